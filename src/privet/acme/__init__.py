@@ -1,0 +1,1 @@
+"""The protocol as data: no I/O, no clock, no store."""

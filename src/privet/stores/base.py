@@ -1,0 +1,80 @@
+"""What a store keeps and the four verbs it keeps it with.
+
+A store never learns what it keeps: to it everything is a `Record`. Its one law: `commit` stores all of its
+records or none, and only if nobody has changed them since they were read.
+"""
+
+import base64
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from types import MappingProxyType
+from typing import Protocol
+
+NO_FILES: Mapping[str, bytes] = MappingProxyType({})
+
+
+class Conflict(Exception):  # noqa: N818 - the word every caller thinks in
+    """Somebody else was faster: a record changed since it was read, or a unique name is taken."""
+
+
+class StoreError(Exception):
+    """The store cannot do what was asked: a full disk, a damaged file, a schema from a newer privet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One thing kept, at the version at which it was read (0: it must not exist yet).
+
+    `unique` names belong to one record of a kind at a time; `index` names are shared. `find` looks at both.
+    `files` are the parts of it that a person or another program may want as files (PEM); `body` is the rest.
+    A record may be pruned once `expires` has passed, and never before; without `expires` it stays.
+    """
+
+    kind: str
+    id: str
+    body: bytes = b""
+    version: int = 0
+    unique: tuple[str, ...] = ()
+    index: tuple[str, ...] = ()
+    expires: datetime | None = None
+    files: Mapping[str, bytes] = field(default=NO_FILES, repr=False)
+
+
+class Store(Protocol):
+    """Where everything is kept. Synchronous and safe to call from any thread.
+
+    All four verbs raise `StoreError` when the medium fails them.
+    """
+
+    def get(self, kind: str, id: str) -> Record | None:
+        """Return the record, or None if there is none."""
+        ...
+
+    def find(self, kind: str, name: str | None = None, *, after: str = "", limit: int = 100) -> list[Record]:
+        """Return up to `limit` records of a kind with that unique or index name (None: all), in order of id,
+        beginning behind the id `after`."""
+        ...
+
+    def commit(self, *records: Record, unchanged: Sequence[Record] = (), durable: bool = True) -> None:
+        """Store all `records` or none; each is then at `version + 1`.
+
+        A record with version 0 must not exist; any other, and every record in `unchanged`, must still be at the
+        version that was read. `durable` commits survive a power cut once this returns; others survive at least
+        the end of the process, and are never on disk later than a durable commit that follows them.
+
+        Raises `Conflict` if somebody else was faster.
+        """
+        ...
+
+    def prune(self, now: datetime, *, limit: int = 100) -> int:
+        """Forget up to `limit` records that expired at or before `now`; return how many went."""
+        ...
+
+
+def new_id(now: datetime) -> str:
+    """Make an id nobody can guess (112 random bits) whose order is that of time, so that what is stored
+    together lies together and the cost of storing does not grow with what is stored."""
+    milliseconds = int(now.timestamp() * 1000)
+    return base64.b32hexencode(milliseconds.to_bytes(6, "big") + secrets.token_bytes(14)).decode().lower()
