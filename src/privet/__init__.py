@@ -1,0 +1,1 @@
+"""An internal certificate authority that speaks ACME."""
