@@ -39,7 +39,7 @@ class Record:
     unique: tuple[str, ...] = ()
     index: tuple[str, ...] = ()
     expires: datetime | None = None
-    files: Mapping[str, bytes] = field(default=NO_FILES, repr=False)
+    files: Mapping[str, bytes] = field(default_factory=lambda: NO_FILES, repr=False)
 
 
 class Store(Protocol):
