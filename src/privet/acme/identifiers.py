@@ -97,7 +97,7 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
 
 def _dns_name(text: str) -> str:
     name = text.lower() if text.isascii() else text
-    labels = (name[2:] if name.startswith("*.") else name).split(".")
+    labels = (name.removeprefix("*.")).split(".")
     if len(name) > 253:
         raise BadIdentifier(f"{_shown(text)} is longer than the 253 characters of a DNS name")
     for label in labels:
@@ -108,9 +108,13 @@ def _dns_name(text: str) -> str:
             try:
                 idna.decode(label)
                 if not label.startswith("xn--"):
-                    raise BadIdentifier(f"{_shown(text)} is not a valid DNS name: the label {_shown(label)} is reserved")
+                    raise BadIdentifier(
+                        f"{_shown(text)} is not a valid DNS name: the label {_shown(label)} is reserved"
+                    )
             except UnicodeError:
-                raise BadIdentifier(f"{_shown(text)} is not a valid DNS name: {_shown(label)} is broken punycode") from None
+                raise BadIdentifier(
+                    f"{_shown(text)} is not a valid DNS name: {_shown(label)} is broken punycode"
+                ) from None
     # An address must not pass for a name: no top-level domain is a number (RFC 3696 §2), in any base inet_aton reads.
     if re.fullmatch(r"[0-9]+|0x[0-9a-f]*", labels[-1]):
         raise BadIdentifier(f"{_shown(text)} ends in a number, so it is no DNS name; an address has the type ip")

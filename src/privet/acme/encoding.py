@@ -1,0 +1,61 @@
+"""base64url and JSON as RFC 8555 §6.1 and RFC 7515 §2 want them: one spelling for one value.
+
+The law: any bytes give a value or a `Problem`.
+"""
+
+import binascii
+import json
+from typing import Any
+
+from privet.acme.problems import Problem, ProblemType
+
+_TO_STANDARD = str.maketrans("-_", "+/", "+/=")
+
+
+def to_base64url(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL).decode()
+
+
+_TO_URL = bytes.maketrans(b"+/", b"-_")
+
+
+def from_base64url(text: object, what: str) -> bytes:
+    """Decode, refusing padding, other alphabets, and spare bits that would give one value two spellings."""
+    if not isinstance(text, str):
+        raise Problem(ProblemType.MALFORMED, f"{what} must be a string of base64url")
+    try:
+        data = binascii.a2b_base64(text.translate(_TO_STANDARD) + "=" * (-len(text) % 4))
+    except (binascii.Error, ValueError):
+        raise Problem(ProblemType.MALFORMED, f"{what} is not base64url") from None
+    if to_base64url(data) != text:
+        raise Problem(ProblemType.MALFORMED, f"{what} is not base64url without padding, as RFC 7515 writes it")
+    return data
+
+
+def from_json(data: bytes, what: str) -> dict[str, Any]:
+    """Read a JSON object, refusing members given twice: two readers could each take another one."""
+    try:
+        value = json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise Problem(ProblemType.MALFORMED, f"{what} is not a JSON object with each member once, in UTF-8") from None
+    if not isinstance(value, dict):
+        raise Problem(ProblemType.MALFORMED, f"{what} must be a JSON object")
+    return value
+
+
+def to_json(value: object) -> bytes:
+    return _encode(value).encode()
+
+
+_encode = json.JSONEncoder(ensure_ascii=True, separators=(",", ":")).encode
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("a member is given twice")
+    return value
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
