@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
@@ -40,6 +40,18 @@ class Record:
     index: tuple[str, ...] = ()
     expires: datetime | None = None
     files: Mapping[str, bytes] = field(default_factory=lambda: NO_FILES, repr=False)
+
+
+class Batch(NamedTuple):
+    """What one `commit` is asked to store."""
+
+    records: Sequence[Record]
+    unchanged: Sequence[Record] = ()
+    durable: bool = True
+
+
+Outcome = Conflict | StoreError | None
+"""What became of a batch: stored, or what `commit` would raise."""
 
 
 class Store(Protocol):

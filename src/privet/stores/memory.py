@@ -1,0 +1,129 @@
+"""Records in memory, gone with the process: for tests, and for authorities that live as short as their certificates.
+
+It keeps the laws of `Store` like any other, and `FileStore` uses it as the picture of what its journal says.
+"""
+
+import heapq
+from bisect import bisect_right, insort
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from threading import Lock
+from types import MappingProxyType
+from typing import Self
+
+from privet.stores.base import NO_FILES, Conflict, Record
+
+
+class MemoryStore:
+    """A `Store` that forgets everything when it is closed."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._picture = Picture()
+
+    def get(self, kind: str, id: str) -> Record | None:
+        with self._lock:
+            return self._picture.records.get((kind, id))
+
+    def find(self, kind: str, name: str | None = None, *, after: str = "", limit: int = 100) -> list[Record]:
+        with self._lock:
+            return self._picture.find(kind, name, after, limit)
+
+    def commit(self, *records: Record, unchanged: Sequence[Record] = (), durable: bool = True) -> None:
+        with self._lock:
+            for record in self._picture.advance(records, unchanged):
+                self._picture.put(record)
+
+    def prune(self, now: datetime, *, limit: int = 100) -> int:
+        with self._lock:
+            expired = self._picture.expired(now, limit)
+            for key in expired:
+                self._picture.drop(*key)
+            return len(expired)
+
+    def close(self) -> None:
+        self._picture = Picture()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Picture:
+    """Records with their names, in memory, in order of id. No locks: whoever draws it holds one."""
+
+    def __init__(self) -> None:
+        self.records: dict[tuple[str, str], Record] = {}
+        self._ids: dict[tuple[str, str | None], list[str]] = {}  # by kind and name; name None is the whole kind
+        self._owners: dict[tuple[str, str], str] = {}
+        self._expiries: list[tuple[datetime, str, str]] = []  # a heap; what has since changed or gone is skipped
+
+    def find(self, kind: str, name: str | None, after: str, limit: int) -> list[Record]:
+        ids = self._ids.get((kind, name), [])
+        start = bisect_right(ids, after)
+        return [self.records[kind, one] for one in ids[start : start + limit]]
+
+    def advance(self, records: Sequence[Record], unchanged: Sequence[Record]) -> list[Record]:
+        """Return the records as they will be stored, each at its next version, or raise `Conflict`."""
+        for record in (*records, *unchanged):
+            current = self.records.get((record.kind, record.id))
+            if record.version != (current.version if current else 0):
+                raise Conflict(f"{record.kind} {record.id} is no longer at version {record.version}")
+        changing = {(record.kind, record.id) for record in records}
+        taken = set()
+        for record in records:
+            for name in set(record.unique):
+                owner = self._owners.get((record.kind, name))
+                if (record.kind, name) in taken or not (owner is None or (record.kind, owner) in changing):
+                    raise Conflict(f"another {record.kind} has the name {name}")
+                taken.add((record.kind, name))
+        if len(changing) < len(records):
+            raise Conflict("one record twice in a commit")
+        return [replace(record, version=record.version + 1, files=_frozen(record)) for record in records]
+
+    def put(self, record: Record) -> None:
+        key = (record.kind, record.id)
+        old = self.records.get(key)
+        names = _names(record)
+        if old is None or _names(old) != names:
+            if old is not None:
+                self.drop(*key)
+            for name in names:
+                insort(self._ids.setdefault((record.kind, name), []), record.id)
+            for name in record.unique:
+                self._owners[record.kind, name] = record.id
+        self.records[key] = record
+        if record.expires is not None and (old is None or old.expires != record.expires):
+            heapq.heappush(self._expiries, (record.expires, *key))
+
+    def drop(self, kind: str, id: str) -> None:
+        record = self.records.pop((kind, id))
+        for name in _names(record):
+            ids = self._ids[kind, name]
+            ids.pop(bisect_right(ids, id) - 1)
+            if not ids:
+                del self._ids[kind, name]
+        for name in record.unique:
+            if self._owners.get((kind, name)) == id:
+                del self._owners[kind, name]
+
+    def expired(self, now: datetime, limit: int) -> list[tuple[str, str]]:
+        """Take up to `limit` records that have expired off the list of those to come."""
+        keys: list[tuple[str, str]] = []
+        while self._expiries and len(keys) < limit and self._expiries[0][0] <= now:
+            expires, *key = heapq.heappop(self._expiries)
+            record = self.records.get((key[0], key[1]))
+            if record is not None and record.expires == expires and (key[0], key[1]) not in keys:
+                keys.append((key[0], key[1]))
+        return keys
+
+
+def _names(record: Record) -> set[str | None]:
+    return {None, *record.unique, *record.index}
+
+
+def _frozen(record: Record) -> Mapping[str, bytes]:
+    return MappingProxyType(dict(record.files)) if record.files else NO_FILES
