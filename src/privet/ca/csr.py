@@ -1,0 +1,82 @@
+"""Certificate signing requests (RFC 2986) as ACME uses them (RFC 8555 §7.4).
+
+The law of this module: any bytes at all give a `CSR` or `BadCSR`, never another exception. From a request come the
+public key, proved by its signature, and the names; whatever else it wishes for is not looked at.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.x509.oid import NameOID
+
+from privet.acme import identifiers
+from privet.acme.identifiers import BadIdentifier, Identifier, IdentifierType
+from privet.ca.keys import PublicKey, WeakKey, check_public_key
+
+
+class BadCSR(ValueError):  # noqa: N818 - its text is for the person at the other end
+    """The request is not one we can answer. The text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class CSR:
+    """A public key whose owner asked for these names: the common name's first, each once."""
+
+    public_key: PublicKey
+    identifiers: tuple[Identifier, ...]
+
+
+def parse_csr(der: bytes) -> CSR:
+    """Read and verify a request in DER. Raises `BadCSR`."""
+    try:
+        return _parse(x509.load_der_x509_csr(der))
+    except BadCSR:
+        raise
+    except WeakKey as error:
+        raise BadCSR(f"the key of the CSR is refused: {error}") from None
+    except BadIdentifier as error:
+        raise BadCSR(f"the CSR asks for a bad name: {error}") from None
+    except Exception:
+        # The parser has a dozen exceptions for bytes that make no sense; a stranger chooses which one we meet.
+        raise BadCSR("the CSR is not a well-formed PKCS #10 request in DER") from None
+
+
+def _parse(csr: x509.CertificateSigningRequest) -> CSR:
+    public_key = csr.public_key()
+    check_public_key(public_key)  # first, because a signature by an absurd key takes absurdly long to verify
+    # SHA-1 and MD5 prove nothing; Ed25519 has no hash of its own to name.
+    if not isinstance(csr.signature_hash_algorithm, hashes.SHA256 | hashes.SHA384 | hashes.SHA512 | None):
+        raise BadCSR("the CSR is signed with a hash that is not accepted; SHA-256, SHA-384 and SHA-512 are")
+    if not csr.is_signature_valid:
+        raise BadCSR("the signature of the CSR is not that of its key")
+    names = [_common_name(attribute.value) for attribute in csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    for extension in csr.extensions:
+        match extension.value:
+            case x509.SubjectAlternativeName():
+                names += [_alternative_name(name) for name in extension.value]
+            case x509.BasicConstraints(ca=True):
+                raise BadCSR("the CSR asks for a CA certificate")
+    if not names:
+        raise BadCSR("the CSR names nobody: it has neither a common name nor subject alternative names")
+    return CSR(public_key, tuple(dict.fromkeys(names)))
+
+
+def _common_name(value: str | bytes) -> Identifier:
+    try:
+        return identifiers.from_json(IdentifierType.IP, str(ip_address(value)))
+    except BadIdentifier:
+        raise
+    except ValueError:
+        return identifiers.from_json(IdentifierType.DNS, value)
+
+
+def _alternative_name(name: x509.GeneralName) -> Identifier:
+    match name:
+        case x509.DNSName():
+            return identifiers.from_json(IdentifierType.DNS, name.value)
+        case x509.IPAddress(value=IPv4Address() | IPv6Address()):
+            return identifiers.from_json(IdentifierType.IP, str(name.value))
+        case _:
+            raise BadCSR("the CSR asks for a name that is neither a DNS name nor an IP address")

@@ -1,0 +1,235 @@
+"""The issuer: a private key with the certificates that vouch for it, its own first and the root last.
+
+Speaks for RFC 5280 §4.1, §4.2 and §6.1. Pure: no store, no clock. Its law: what it signs is valid only while everything
+above it is, and says of itself exactly what its profile says.
+"""
+
+import functools
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TypeVar
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from privet.acme.identifiers import Identifier, IdentifierType
+from privet.ca import keys, tbs
+from privet.ca.certificates import AuthorityError
+from privet.ca.keys import SIGNATURE_ALGORITHMS, KeyType, PrivateKey, PublicKey, check_public_key
+from privet.ca.profiles import Profile
+
+# Clocks differ: a leaf begins a little in the past; a root, which everybody has to accept first, an hour.
+LEAF_HEAD_START = timedelta(minutes=5)
+ROOT_HEAD_START = timedelta(hours=1)
+
+_T = TypeVar("_T", bound=x509.ExtensionType)
+
+
+@dataclass(frozen=True, slots=True)
+class Issuer:
+    key: PrivateKey
+    chain: tuple[x509.Certificate, ...]
+    chain_pem: bytes
+    not_before: datetime
+    not_after: datetime
+    algorithm: bytes
+    name: bytes
+    authority_key_identifier: bytes
+
+    @staticmethod
+    def of(key: PrivateKey, chain: Sequence[x509.Certificate]) -> "Issuer":
+        """Raises `AuthorityError` if they do not belong together."""
+        own = chain[0]
+        key_type = check_public_key(key.public_key())
+        if keys.spki(key.public_key()) != _spki(own):
+            raise AuthorityError("the private key does not belong to the CA certificate")
+        return Issuer(
+            key=key,
+            chain=tuple(chain),
+            chain_pem=b"".join(certificate.public_bytes(Encoding.PEM) for certificate in chain),
+            not_before=max(certificate.not_valid_before_utc for certificate in chain),
+            not_after=min(certificate.not_valid_after_utc for certificate in chain),
+            algorithm=SIGNATURE_ALGORITHMS[key_type],
+            name=own.subject.public_bytes(),
+            authority_key_identifier=tbs.extension(_authority_key_identifier(own)),
+        )
+
+    def span(
+        self, now: datetime, not_before: datetime | None, not_after: datetime | None, validity: timedelta
+    ) -> tuple[datetime, datetime, bool]:
+        """When a certificate asked for now begins and ends, and whether that is less than what was asked.
+
+        Raises `AuthorityError` if it could never be valid.
+        """
+        if not self.not_before <= now < self.not_after:
+            raise AuthorityError(
+                f"the authority is valid from {self.not_before} to {self.not_after} and cannot sign at {now}"
+            )
+        head_start = min(LEAF_HEAD_START, (not_after - now if not_after else validity) / 24)
+        begin = _whole_seconds(not_before or now - head_start)
+        end = _whole_seconds(not_after or begin + validity)
+        inside = max(begin, self.not_before), min(end, self.not_after)
+        if not inside[0] < inside[1] or end <= now:
+            raise AuthorityError(
+                f"a certificate from {begin} to {end} is never valid: it is now {now}, "
+                f"and the authority is valid from {self.not_before} to {self.not_after}"
+            )
+        return *inside, inside != (begin, end)
+
+    def leaf(
+        self,
+        serial: int,
+        not_before: datetime,
+        not_after: datetime,
+        public_key: PublicKey,
+        identifiers: Sequence[Identifier],
+        profile: Profile,
+    ) -> bytes:
+        """The TBSCertificate of an end entity."""
+        first = identifiers[0]
+        # RFC 5280 appendix A.1: a common name has at most 64 characters; one that does not fit is left out. An IP
+        # address stays out as well: some clients read every common name as a DNS name.
+        named = first.type == IdentifierType.DNS and len(first.value) <= 64
+        spki = keys.spki(public_key)
+        return tbs.tbs_certificate(
+            serial=serial,
+            algorithm=self.algorithm,
+            issuer=self.name,
+            not_before=not_before,
+            not_after=not_after,
+            subject=tbs.common_name(first.value if named else None),
+            spki=spki,
+            extensions=(
+                _purpose(check_public_key(public_key), profile),
+                self.authority_key_identifier,
+                tbs.subject_key_identifier(spki),
+                # RFC 5280 §4.2.1.6: critical if the subject is empty
+                tbs.subject_alternative_name(identifiers, critical=not named),
+            ),
+        )
+
+    def sign(self, to_be_signed: bytes) -> bytes:
+        """The certificate, in DER."""
+        return tbs.certificate(to_be_signed, self.algorithm, keys.sign(self.key, to_be_signed))
+
+
+def make_root(key: PrivateKey, cn: str, now: datetime, validity: timedelta) -> Issuer:
+    """A new self-signed root. Raises `ValueError` if `cn` is no common name."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, cn)])
+    begin = _whole_seconds(now - ROOT_HEAD_START)
+    spki = keys.spki(key.public_key())
+    algorithm = SIGNATURE_ALGORITHMS[check_public_key(key.public_key())]
+    to_be_signed = tbs.tbs_certificate(
+        serial=new_serial(),
+        algorithm=algorithm,
+        issuer=name.public_bytes(),
+        not_before=begin,
+        not_after=_whole_seconds(begin + validity),
+        subject=name.public_bytes(),
+        spki=spki,
+        extensions=(
+            tbs.extension(x509.BasicConstraints(ca=True, path_length=None), critical=True),
+            tbs.extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True),
+            tbs.subject_key_identifier(spki),
+            tbs.extension(x509.AuthorityKeyIdentifier(tbs.key_identifier(spki), None, None)),
+        ),
+    )
+    der = tbs.certificate(to_be_signed, algorithm, keys.sign(key, to_be_signed))
+    return Issuer.of(key, [x509.load_der_x509_certificate(der)])
+
+
+def new_serial() -> int:
+    """128 random bits: never zero, never negative, shorter than the 20 octets of RFC 5280 §4.1.2.2."""
+    return secrets.randbits(128) or 1
+
+
+@functools.cache
+def _purpose(key_type: KeyType, profile: Profile) -> bytes:
+    """The extensions of an end entity that say what it is for."""
+    # RFC 5480 §3, RFC 8410 §5: keys for EC and Ed25519 signatures encipher nothing; RSA ones did, up to TLS 1.2.
+    key_usage = _key_usage(digital_signature=True, key_encipherment=key_type.rsa and profile.server)
+    return b"".join(
+        (
+            tbs.extension(x509.BasicConstraints(ca=False, path_length=None), critical=True),
+            tbs.extension(key_usage, critical=True),
+            tbs.extension(x509.ExtendedKeyUsage(profile.usages)),
+        )
+    )
+
+
+def _key_usage(
+    *,
+    digital_signature: bool = False,
+    key_encipherment: bool = False,
+    key_cert_sign: bool = False,
+    crl_sign: bool = False,
+) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=digital_signature,
+        key_encipherment=key_encipherment,
+        key_cert_sign=key_cert_sign,
+        crl_sign=crl_sign,
+        content_commitment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
+
+
+def _authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
+    """RFC 5280 §4.2.1.1: the issuer's own subject key identifier, where it has one."""
+    try:
+        identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
+    except x509.ExtensionNotFound:
+        identifier = tbs.key_identifier(_spki(issuer))
+    return x509.AuthorityKeyIdentifier(identifier, None, None)
+
+
+def check_chain(chain: Sequence[x509.Certificate], now: datetime) -> None:
+    """Check what others have made as strictly as those will who verify our certificates. Raises `AuthorityError`."""
+    for below, certificate in enumerate(chain):
+        shown = certificate.subject.rfc4514_string()
+        extensions = certificate.extensions
+        constraints = _value(extensions, x509.BasicConstraints)
+        usage = _value(extensions, x509.KeyUsage)
+        if constraints is None or not constraints.ca:
+            raise AuthorityError(f"{shown} is not a CA: it lacks CA:TRUE in its basic constraints")
+        if usage is None or not usage.key_cert_sign:
+            raise AuthorityError(f"{shown} must not sign certificates: it lacks keyCertSign in its key usage")
+        if constraints.path_length is not None and constraints.path_length < below:
+            raise AuthorityError(f"{shown} must not have {below} CAs below it: its path length is too short")
+        if now >= certificate.not_valid_after_utc:
+            raise AuthorityError(f"{shown} expired at {certificate.not_valid_after_utc}")
+        if now < certificate.not_valid_before_utc:
+            raise AuthorityError(f"{shown} is not valid before {certificate.not_valid_before_utc}")
+        try:
+            check_public_key(certificate.public_key())
+            certificate.verify_directly_issued_by(chain[min(below + 1, len(chain) - 1)])
+        except keys.WeakKey as error:
+            raise AuthorityError(f"the key of {shown} is refused: {error}") from None
+        except (ValueError, TypeError, InvalidSignature):
+            raise AuthorityError(
+                f"{shown} was not issued by the next certificate, and is no root: "
+                "give the CA's certificate first, then each one's issuer up to the root"
+            ) from None
+
+
+def _value(extensions: x509.Extensions, kind: type[_T]) -> _T | None:
+    try:
+        return extensions.get_extension_for_class(kind).value
+    except x509.ExtensionNotFound:
+        return None
+
+
+def _spki(certificate: x509.Certificate) -> bytes:
+    public_key = certificate.public_key()
+    check_public_key(public_key)
+    return keys.spki(public_key)
+
+
+def _whole_seconds(time: datetime) -> datetime:
+    return time.astimezone(UTC).replace(microsecond=0)
