@@ -1,0 +1,175 @@
+"""How many certificates a second, and at what cost: concurrent ACME clients against a `privet serve` of its own.
+
+    .venv/bin/python -m benchmarks.issuance
+    .venv/bin/python -m benchmarks.issuance --stores sqlite --long-way --clients 16 --accounts one
+
+The long way is six signed requests (newOrder, authorization, challenge, order, finalize, certificate), the short way
+three: the order is born ready. The law of this program: every error is counted, and makes it end with status 1.
+"""
+
+import argparse
+import asyncio
+import json
+import ssl
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import quantiles
+from time import perf_counter, process_time
+
+from benchmarks.load import Job, Place, Tally, clients, drive, jobs
+from benchmarks.measure import Minimum, Yardstick, memory_mib, processor_seconds
+from tests.interop.programs import Program
+
+ROUNDS = 20
+WAYS = {"long": 6, "short": 3}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What one run showed. Times in milliseconds; `cpu` and `verifies` are the server's, for each certificate."""
+
+    store: str
+    way: str
+    certificates: int
+    per_second: float
+    p50: float
+    p95: float
+    p99: float
+    cpu: float
+    verifies: float
+    verify_us: float
+    requests: float
+    client_cpu: float
+    memory_mib: float
+    errors: dict[str, int]
+
+
+def main() -> int:
+    options = _options()
+    work = jobs(options.certificates, options.seed)
+    ways = [way for way in WAYS if getattr(options, f"{way}_way")] or list(WAYS)
+    rows = []
+    if options.directory:
+        place = Place(options.directory, ssl.create_default_context(cafile=options.ca) if options.ca else None)
+        rows.append(asyncio.run(_measure("-", "-", place, options.pid, work, options)))
+    else:
+        for store in options.stores.split(","):
+            for way in ways:
+                with _serve(store, way, options.serve_options.split()) as (place, pid):
+                    rows.append(asyncio.run(_measure(store, way, place, pid, work, options)))
+    _print(rows, {way: Minimum().measure(requests) for way, requests in WAYS.items()}, options)
+    return 1 if any(row.errors for row in rows) else 0
+
+
+@contextmanager
+def _serve(store: str, way: str, more: list[str]) -> Iterator[tuple[Place, int]]:
+    """Serve an empty store on a port of its own, auto-approving."""
+    with tempfile.TemporaryDirectory(prefix="privet-bench-") as folder:
+        url = {"memory": "memory:", "file": f"file:///{folder}/store", "sqlite": f"sqlite:///{folder}/privet.db"}
+        command = [sys.executable, "-m", "privet", "serve", "--host", "127.0.0.1", "--port", "0", "--auto-approve"]
+        command += ["--store", url.get(store, store)]
+        if way == "long":
+            command.append("--ask-challenges")
+        with Program(*command, *more, cwd=Path(folder)) as program:
+            directory = program.wait_for(r"https?://\S+/directory\b").group()
+            yield Place(directory), program.process.pid
+
+
+async def _measure(store: str, way: str, place: Place, pid: int, work: list[Job], options: argparse.Namespace) -> Row:
+    """Do the work in rounds, with a look at the yardstick between them, while the server is idle."""
+    tally, yardstick = Tally(), Yardstick()
+    async with asyncio.timeout(options.seconds):
+        workers = await clients(place, options.clients, options.accounts, tally)
+        await drive(workers, jobs(options.clients * 4, options.seed + 1))  # the server's first steps are not its pace
+    tally.seconds, tally.requests, early = [], 0, tally.errors.total()
+    yardstick.look()
+    wall = client_cpu = 0.0
+    server_cpu = processor_seconds(pid)
+    for at in range(ROUNDS):
+        begun, begun_cpu = perf_counter(), process_time()
+        try:
+            await asyncio.wait_for(drive(workers, work[at::ROUNDS]), timeout=options.seconds / ROUNDS)
+        except TimeoutError:
+            break
+        finally:
+            wall += perf_counter() - begun
+            client_cpu += process_time() - begun_cpu
+        yardstick.look()
+    cpu = processor_seconds(pid) - server_cpu
+    memory = memory_mib(pid)
+    for worker in workers:
+        worker.close()
+    done = len(tally.seconds)
+    if missing := len(work) - done - (tally.errors.total() - early):
+        tally.errors[f"not done within {options.seconds:g} seconds"] += missing
+    if done < 2:
+        raise SystemExit(f"{store}, {way} way: no certificates; {dict(tally.errors)}")
+    cut = quantiles(tally.seconds, n=100, method="inclusive")
+    return Row(
+        store=store,
+        way=way,
+        certificates=done,
+        per_second=done / wall,
+        p50=cut[49] * 1e3,
+        p95=cut[94] * 1e3,
+        p99=cut[98] * 1e3,
+        cpu=cpu / done * 1e3,
+        verifies=cpu / done / yardstick.seconds,
+        verify_us=yardstick.seconds * 1e6,
+        requests=tally.requests / done,
+        client_cpu=client_cpu / done * 1e3,
+        memory_mib=memory,
+        errors=dict(tally.errors),
+    )
+
+
+def _print(rows: list[Row], minimum: dict[str, tuple[float, float]], options: argparse.Namespace) -> None:
+    if options.json:
+        floor = {way: {"cpu": seconds * 1e3, "verifies": verifies} for way, (seconds, verifies) in minimum.items()}
+        asked = {name: value for name, value in vars(options).items() if name != "json"}
+        print(json.dumps({"options": asked, "minimum": floor, "rows": [asdict(row) for row in rows]}))
+        return
+    print(f"{options.clients} clients, {'one account' if options.accounts == 'one' else 'an account each'}; ", end="")
+    print("a verify is one P-256 verification, timed between the rounds of the same row\n")
+    print("| store | way | cert/s | p50 ms | p95 ms | p99 ms | CPU ms/cert ", end="")
+    print("| **verifies** | verify µs | requests | client ms | MiB | errors |")
+    print("|---|---|" + "--:|" * 11)
+    for row in rows:
+        cells = [row.store, row.way, f"{row.per_second:.0f}", f"{row.p50:.1f}", f"{row.p95:.1f}", f"{row.p99:.1f}"]
+        cells += [f"{row.cpu:.2f}", f"**{row.verifies:.1f}**", f"{row.verify_us:.0f}", f"{row.requests:.2f}"]
+        cells += [f"{row.client_cpu:.2f}", f"{row.memory_mib:.0f}", str(sum(row.errors.values()))]
+        print("|", " | ".join(cells), "|")
+    for way, (seconds, verifies) in minimum.items():
+        print(f"| unavoidable | {way} | | | | | {seconds * 1e3:.2f} | **{verifies:.1f}** | | {WAYS[way]} | | | |")
+    for row in rows:
+        for error, count in sorted(row.errors.items()):
+            print(f"\n{row.store}, {row.way} way: {count} times: {error}")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.issuance", description=__doc__.partition("\n")[0])
+    parser.add_argument("--clients", type=int, default=8, help="clients at once, each with a connection (8)")
+    parser.add_argument("--certificates", type=int, default=2000, help="certificates for each row of the table (2000)")
+    parser.add_argument("--stores", default="memory,file,sqlite", help="which, with commas between; or a store's URL")
+    parser.add_argument(
+        "--accounts", choices=("one", "each"), default="each", help="one shared, or one for each client"
+    )
+    parser.add_argument("--long-way", action="store_true", help="only six requests, challenges asked")
+    parser.add_argument("--short-way", action="store_true", help="only three requests, orders born ready")
+    parser.add_argument("--seed", type=int, default=1, help="which names and keys to ask for (1)")
+    parser.add_argument("--seconds", type=float, default=600, help="give up on a row after this long (600)")
+    parser.add_argument("--serve-options", default="", help="more options for `privet serve`, in one argument")
+    parser.add_argument("--json", action="store_true", help="print everything as JSON")
+    other = parser.add_argument_group("another server, already running on this machine")
+    other.add_argument("--directory", default="", help="its directory URL")
+    other.add_argument("--pid", type=int, default=0, help="its process")
+    other.add_argument("--ca", default="", help="what to trust its https by, a file")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

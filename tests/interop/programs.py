@@ -1,0 +1,141 @@
+"""Programs that run beside a test or a benchmark: found, started, listened to, and ended.
+
+The law of this module: a program is known to be up by what it says, never by having slept long enough; and only what
+was started here is ended here.
+"""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+HERE = str(Path(sys.executable).parent)
+ELSEWHERE = os.pathsep.join(
+    [folder for folder in os.environ.get("PATH", os.defpath).split(os.pathsep) if folder != HERE]
+    + ["/usr/local/sbin", "/usr/sbin", "/sbin"]
+)
+
+
+def need(name: str, *, path: str = os.pathsep.join((HERE, ELSEWHERE)), source: str = "") -> str:
+    """Return where the program is. Without it the test is skipped; in CI it fails, because there the set-up
+    (scripts/install) was to bring it."""
+    found = shutil.which(name, path=path)
+    if found is not None:
+        return found
+    missing = f"{name} is not installed; it comes from {source or f'the {name} package'}"
+    if os.environ.get("CI") == "true":
+        pytest.fail(missing)
+    pytest.skip(missing)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class Program:
+    """A running program. What it prints is read as it comes; `wait_for` waits for a line of it."""
+
+    def __init__(self, *command: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
+        self.command = [str(part) for part in command]
+        self._lines: list[str] = []
+        self._ended = False
+        self._news = threading.Condition()
+        # A session of its own, so that what it started can be ended with it.
+        self.process = subprocess.Popen(
+            self.command,
+            env={**os.environ, **(env or {})},
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            start_new_session=True,
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            with self._news:
+                self._lines.append(line)
+                self._news.notify_all()
+        with self._news:
+            self._ended = True
+            self._news.notify_all()
+
+    @property
+    def output(self) -> str:
+        with self._news:
+            return "".join(self._lines)
+
+    def wait_for(self, pattern: str, *, seconds: float = 60, after: int = 0) -> re.Match[str]:
+        """Return the first match of `pattern` behind the character `after` of what the program prints."""
+        deadline = time.monotonic() + seconds
+        with self._news:
+            while True:
+                match = re.compile(pattern).search("".join(self._lines), after)
+                if match is not None:
+                    return match
+                if self._ended or not self._news.wait(deadline - time.monotonic()):
+                    break
+        ended = "ended" if self._ended else f"said nothing like it for {seconds:g} seconds"
+        raise AssertionError(f"waited for {pattern!r}, but {self.command} {ended}:\n{self.output}")
+
+    def stop(self, *, seconds: float = 30) -> int:
+        """Ask the program to end and return its exit status; after `seconds` end it, and what it started, for good."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                os.killpg(self.process.pid, signal.SIGKILL)
+        status = self.process.wait()
+        self._reader.join(seconds)
+        if self.process.stdout is not None and not self._reader.is_alive():
+            self.process.stdout.close()
+        return status
+
+    def kill(self) -> None:
+        """End the program and what it started as a crash would."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.stop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+
+def run(
+    *command: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None, seconds: float = 120
+) -> str:
+    """Run a program to its end and return what it printed; a failure shows all of it."""
+    done = subprocess.run(
+        [str(part) for part in command],
+        env={**os.environ, **(env or {})},
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        timeout=120,
+    )
+    assert done.returncode == 0, f"{done.args} ended with {done.returncode}:\n{done.stdout}"
+    return done.stdout
