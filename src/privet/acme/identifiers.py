@@ -56,8 +56,9 @@ def from_text(text: str) -> Identifier:
     except ValueError:
         pass
     if not text.isascii():
+        star = "*." if text.startswith("*.") else ""
         try:
-            text = idna.encode(text, uts46=True).decode()
+            text = star + idna.encode(text.removeprefix(star), uts46=True).decode()
         except UnicodeError as error:
             raise BadIdentifier(f"{_shown(text)} is not a valid internationalized DNS name: {error}") from None
     return Identifier(IdentifierType.DNS, _dns_name(text))

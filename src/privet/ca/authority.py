@@ -6,18 +6,23 @@ certificate outlives those that vouch for it.
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from privet.acme.identifiers import Identifier
+from privet.acme.identifiers import BadIdentifier, Identifier, from_text
+from privet.bundle import KIND as BUNDLE
+from privet.bundle import CertBundle
 from privet.ca import keys
-from privet.ca.certificates import AuthorityError, Certificate, WrongStatus
+from privet.ca.certificates import KIND as CERTIFICATE
+from privet.ca.certificates import AuthorityError, Certificate, WrongStatus, identifier_name, serial_name
+from privet.ca.csr import from_pem, parse_csr
 from privet.ca.issuer import Issuer, check_chain, make_root, new_serial
 from privet.ca.keys import BadKey, KeyType, PublicKey, WeakKey, check_public_key
-from privet.ca.profiles import DEFAULT, Profile
+from privet.ca.profiles import CLIENT, DEFAULT, Profile
 from privet.stores.base import Conflict, Record, Store, new_id
 
 _logger = logging.getLogger("privet.ca")
@@ -191,3 +196,148 @@ class CertificateAuthority:
         if certificate.authority != self.name:
             raise AuthorityError(f"certificate {certificate.serial:x} belongs to authority {certificate.authority!r}")
         return certificate.signed(self.issuer.sign(certificate.tbs))
+
+    # --- certificates without ACME ---
+
+    def issue(
+        self,
+        names: str | Sequence[str],
+        *,
+        client: bool = False,
+        validity_days: float = 1,
+        validity_hours: float | None = None,
+        key_type: KeyType = KeyType.P256,
+        wildcard: bool = False,
+    ) -> CertBundle:
+        """Make a key and a certificate for the names; for use by servers and clients, or by clients alone.
+
+        The store keeps both with the record of the certificate, and as the current bundle of the first name.
+
+        Raises `BadIdentifier` for what is not a name and for a wildcard unless `wildcard` allows it, `ValueError` for
+        a span that is none, and `AuthorityError` if the authority cannot sign now.
+        """
+        identifiers = [from_text(name) for name in ([names] if isinstance(names, str) else names)]
+        key = keys.generate(KeyType(key_type))
+        certificate = self._issue(key.public_key(), identifiers, client, validity_days, validity_hours, wildcard)
+        bundle = self._bundle(certificate, keys.to_pem(key))
+        self._commit_bundle(replace(certificate, files=bundle.files), bundle)
+        return bundle.located(self.store)
+
+    def issue_from_csr(
+        self,
+        csr: bytes,
+        *,
+        client: bool = False,
+        validity_days: float = 1,
+        validity_hours: float | None = None,
+        wildcard: bool = False,
+    ) -> CertBundle:
+        """Certify the key and the names of a CSR in PEM or DER. The bundle's `key_pem` is empty, and the current
+        bundle of the name stays as it is: its key lies elsewhere.
+
+        Raises `BadCSR`, and what `issue` raises.
+        """
+        request = parse_csr(from_pem(csr))
+        certificate = self._issue(
+            request.public_key, request.identifiers, client, validity_days, validity_hours, wildcard
+        )
+        self.store.commit(certificate.to_record())
+        return self._bundle(certificate, b"")
+
+    def _issue(
+        self,
+        public_key: PublicKey,
+        identifiers: Sequence[Identifier],
+        client: bool,
+        validity_days: float,
+        validity_hours: float | None,
+        wildcard: bool,
+    ) -> Certificate:
+        """A signed certificate that is on record as prepared."""
+        for identifier in identifiers:
+            if identifier.wildcard and not wildcard:
+                raise BadIdentifier(f"{identifier} is a wildcard; say wildcard=True if that is meant")
+        prepared = self.prepare(
+            public_key,
+            tuple(dict.fromkeys(identifiers)),
+            profile=CLIENT if client else DEFAULT,
+            validity=_validity(validity_days, validity_hours),
+        )
+        self.store.commit(prepared.to_record())
+        self.store.prune(self._now(), limit=10)  # a little more than comes in, so that what has expired goes by itself
+        return self.sign(replace(prepared, version=prepared.version + 1))
+
+    def _bundle(self, certificate: Certificate, key_pem: bytes) -> CertBundle:
+        names = tuple(identifier.value for identifier in certificate.identifiers)
+        return CertBundle(
+            domain=names[0],
+            domains=names,
+            cert_pem=certificate.cert_pem,
+            fullchain_pem=self.fullchain_pem(certificate),
+            key_pem=key_pem,
+            expires_at=certificate.not_after,
+            serial=certificate.serial,
+        )
+
+    def _commit_bundle(self, certificate: Certificate, bundle: CertBundle) -> None:
+        """Record the certificate and make its bundle the current one, whoever else does that at the same time."""
+        tried = None
+        while True:
+            current = self.store.get(BUNDLE, bundle.domain)
+            version = current.version if current else 0
+            try:
+                return self.store.commit(certificate.to_record(), bundle.to_record(version))
+            except Conflict:
+                if version == tried:
+                    raise  # it is not about the bundle
+                tried = version
+
+    # --- what was issued ---
+
+    def certificate(self, serial: int) -> Certificate | None:
+        """The certificate of this serial number, if this authority knows it."""
+        found = self.store.find(CERTIFICATE, serial_name(serial))
+        return next((c for c in map(Certificate.from_record, found) if c.authority == self.name), None)
+
+    def certificates(self, name: str | None = None, *, after: str = "", limit: int = 100) -> list[Certificate]:
+        """Up to `limit` certificates of this authority, oldest first, beginning behind the id `after`; all, or those
+        for a name. Raises `BadIdentifier`."""
+        label = None if name is None else identifier_name(from_text(name))
+        certificates: list[Certificate] = []
+        while len(certificates) < limit and (found := self.store.find(CERTIFICATE, label, after=after, limit=limit)):
+            certificates += [c for c in map(Certificate.from_record, found) if c.authority == self.name]
+            after = found[-1].id
+        return certificates[:limit]
+
+    def fullchain_pem(self, certificate: Certificate) -> bytes:
+        """The certificate and what leads from it to the root."""
+        return certificate.cert_pem + self.chain_pem
+
+    def revoke(self, serial: int, reason: int = 0) -> Certificate:
+        """Revoke a certificate for one of `REVOCATION_REASONS`.
+
+        Raises `ValueError` for another reason, `WrongStatus` if it is revoked already, `AuthorityError` if there is no
+        such certificate.
+        """
+        while True:
+            if (certificate := self.certificate(serial)) is None:
+                raise AuthorityError(
+                    f"the authority {self.name!r} has no certificate with the serial number {serial:x}"
+                )
+            revoked = certificate.revoke(self._now(), reason)
+            try:
+                self.store.commit(revoked.to_record())
+            except Conflict:
+                continue  # somebody changed it: look again
+            _logger.info("revoked certificate %x for reason %d", serial, reason)
+            return replace(revoked, version=revoked.version + 1)
+
+
+def _validity(days: float, hours: float | None) -> timedelta:
+    try:
+        validity = timedelta(days=days) if hours is None else timedelta(hours=hours)
+    except OverflowError:
+        raise ValueError("a certificate cannot live that long") from None
+    if validity < timedelta(seconds=1):
+        raise ValueError("a certificate has to live for a second at least")
+    return validity

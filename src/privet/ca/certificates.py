@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from cryptography import x509
-
 from privet.acme.identifiers import Identifier, IdentifierType
 from privet.ca.tbs import to_pem
 from privet.stores.base import NO_FILES, Record
@@ -113,7 +111,7 @@ class Certificate:
             body=_encode({key: value for key, value in body.items() if value is not None}).encode(),
             version=self.version,
             unique=(serial_name(self.serial),),
-            index=tuple([f"name:{identifier.value}" for identifier in self.identifiers]),
+            index=tuple(map(identifier_name, self.identifiers)),
             expires=self.not_after + KEPT_AFTER_EXPIRY,
             files=self.files,
         )
@@ -151,9 +149,9 @@ def serial_name(serial: int) -> str:
     return f"serial:{serial:x}"
 
 
-def serial_of(der: bytes) -> int:
-    """The serial number of a certificate in DER. Raises `ValueError` if it is not one."""
-    return x509.load_der_x509_certificate(der).serial_number
+def identifier_name(identifier: Identifier) -> str:
+    """The index name by which the records of the certificates for an identifier are found."""
+    return f"name:{identifier.value}"
 
 
 def _advance(certificate: Certificate, event: str) -> str:

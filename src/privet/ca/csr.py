@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 
 from privet.acme import identifiers
@@ -26,6 +27,16 @@ class CSR:
 
     public_key: PublicKey
     identifiers: tuple[Identifier, ...]
+
+
+def from_pem(csr: bytes) -> bytes:
+    """The DER of a request in PEM; what is not in PEM is taken for DER. Raises `BadCSR`."""
+    if b"-----BEGIN" not in csr:
+        return csr
+    try:
+        return x509.load_pem_x509_csr(csr).public_bytes(Encoding.DER)
+    except ValueError:
+        raise BadCSR("the CSR is not a well-formed PKCS #10 request in PEM") from None
 
 
 def parse_csr(der: bytes) -> CSR:

@@ -5,9 +5,10 @@ above it is, and says of itself exactly what its profile says.
 """
 
 import functools
+import logging
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
@@ -21,6 +22,8 @@ from privet.ca.certificates import AuthorityError
 from privet.ca.keys import SIGNATURE_ALGORITHMS, KeyType, PrivateKey, PublicKey, check_public_key
 from privet.ca.profiles import Profile
 
+_logger = logging.getLogger("privet.ca")
+
 # Clocks differ: a leaf begins a little in the past; a root, which everybody has to accept first, an hour.
 LEAF_HEAD_START = timedelta(minutes=5)
 ROOT_HEAD_START = timedelta(hours=1)
@@ -30,7 +33,7 @@ _T = TypeVar("_T", bound=x509.ExtensionType)
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    key: PrivateKey
+    key: PrivateKey = field(repr=False)
     chain: tuple[x509.Certificate, ...]
     chain_pem: bytes
     not_before: datetime
@@ -198,7 +201,8 @@ def check_chain(chain: Sequence[x509.Certificate], now: datetime) -> None:
         usage = _value(extensions, x509.KeyUsage)
         if constraints is None or not constraints.ca:
             raise AuthorityError(f"{shown} is not a CA: it lacks CA:TRUE in its basic constraints")
-        if usage is None or not usage.key_cert_sign:
+        # RFC 5280 §6.1.4 (n): only a key usage that is present restricts
+        if usage is not None and not usage.key_cert_sign:
             raise AuthorityError(f"{shown} must not sign certificates: it lacks keyCertSign in its key usage")
         if constraints.path_length is not None and constraints.path_length < below:
             raise AuthorityError(f"{shown} must not have {below} CAs below it: its path length is too short")
@@ -206,6 +210,8 @@ def check_chain(chain: Sequence[x509.Certificate], now: datetime) -> None:
             raise AuthorityError(f"{shown} expired at {certificate.not_valid_after_utc}")
         if now < certificate.not_valid_before_utc:
             raise AuthorityError(f"{shown} is not valid before {certificate.not_valid_before_utc}")
+        if usage is None or _value(extensions, x509.SubjectKeyIdentifier) is None:
+            _logger.warning("%s lacks key usage or subject key identifier; Python 3.13 refuses such CAs", shown)
         try:
             check_public_key(certificate.public_key())
             certificate.verify_directly_issued_by(chain[min(below + 1, len(chain) - 1)])
