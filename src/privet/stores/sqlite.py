@@ -4,19 +4,18 @@ The law of this module: what `commit` returned from is in the database, whole, a
 """
 
 import contextlib
-import fcntl
 import json
 import os
 import sqlite3
-from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from threading import Lock
 from types import MappingProxyType
-from typing import Any, Self
+from typing import Any
 
 from privet.stores.base import NO_FILES, Batch, Conflict, Outcome, Record, StoreError
+from privet.stores.disk import Turn, make_folder, open_private
+from privet.stores.together import Together
 
 # Each entry takes the schema one version further; only ever append. Names follow their record by trigger, so
 # storing a record is one statement, and a row that breaks a rule breaks it there.
@@ -72,22 +71,20 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-class SQLiteStore:
+class SQLiteStore(Together):
     """A `Store` in one database file. Readers never wait for writers; writers who wait together commit together."""
 
     def __init__(self, path: str | Path) -> None:
+        super().__init__()
         self._path = Path(path).expanduser().absolute()
         self._readers: list[sqlite3.Connection] = []
-        self._waiting: deque[_Waiting] = deque()
-        self._lock = Lock()
         self._durable: bool | None = None
         with _failures():
-            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # SQLite gives its side files the mode of the database.
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._turn = os.open(f"{self._path}-lock", os.O_CREAT | os.O_RDWR, 0o600)
-            self._writer = self._connect()
-            with self._writing():
+            make_folder(self._path.parent)
+            os.close(open_private(self._path))  # SQLite gives its side files the mode of the database
+            self._turn = Turn(Path(f"{self._path}-lock"))
+            self._connection = self._connect()
+            with self._turn:
                 self._migrate()
 
     def get(self, kind: str, id: str) -> Record | None:
@@ -103,40 +100,15 @@ class SQLiteStore:
                 rows = reader.execute(_FIND_NAMED, (kind, name, after, limit)).fetchall()
         return [_record(row) for row in rows]
 
-    def commit(self, *records: Record, unchanged: Sequence[Record] = (), durable: bool = True) -> None:
-        (outcome,) = self.commit_each([Batch(records, unchanged, durable)])
-        if outcome is not None:
-            raise outcome
-
-    def commit_each(self, batches: Sequence[Batch]) -> list[Outcome]:
-        """Commit each batch, whole or not at all, with one fsync for all of them; return what each would raise."""
-        waiting = [_Waiting(batch) for batch in batches]
-        self._waiting.extend(waiting)
-        with self._lock:
-            # Whoever had the lock before may have done our work with theirs; otherwise we do everybody's.
-            if any(not one.done for one in waiting):
-                group = [self._waiting.popleft() for _ in range(len(self._waiting))]
-                self._write(group)
-        return [one.outcome for one in waiting]
-
     def prune(self, now: datetime, *, limit: int = 100) -> int:
-        with self._lock, _failures(), self._writing(), self._transaction(durable=False):
-            return self._writer.execute(_PRUNE, (_microseconds(now), limit)).rowcount
+        with self._writer, _failures(), self._turn, self._transaction(durable=False):
+            return self._connection.execute(_PRUNE, (_microseconds(now), limit)).rowcount
 
     def close(self) -> None:
-        with self._lock:
-            for connection in (*self._readers, self._writer):
+        with self._writer:
+            for connection in (*self._readers, self._connection):
                 connection.close()
-            self._readers.clear()
-            if self._turn >= 0:
-                os.close(self._turn)
-                self._turn = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+            self._turn.close()
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
@@ -156,61 +128,49 @@ class SQLiteStore:
                 self._readers.append(reader)
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Wait for our turn among processes. The kernel queues us, where SQLite would sleep and look again."""
-        fcntl.flock(self._turn, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._turn, fcntl.LOCK_UN)
-
-    @contextlib.contextmanager
     def _transaction(self, *, durable: bool) -> Iterator[None]:
         if durable != self._durable:
             # Not execute(): a pragma takes effect when it is compiled, and execute() compiles once.
-            self._writer.executescript(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._connection.executescript(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._durable = durable
-        self._writer.execute("BEGIN IMMEDIATE")
+        self._connection.execute("BEGIN IMMEDIATE")
         try:
             yield
-            self._writer.execute("COMMIT")
+            self._connection.execute("COMMIT")
         except BaseException:
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
             raise
 
-    def _write(self, group: "list[_Waiting]") -> None:
-        durable = any(one.batch.durable for one in group)
+    def _write(self, batches: list[Batch]) -> list[Outcome]:
+        durable = any(batch.durable for batch in batches)
         try:
-            with _failures(), self._writing():
+            with _failures(), self._turn:
                 try:
                     with self._transaction(durable=durable):
-                        self._apply([one.batch for one in group])
-                except Conflict:
+                        self._apply(batches)
+                        return [None] * len(batches)
+                except (Conflict, UnicodeEncodeError):
                     with self._transaction(durable=durable):
-                        for one in group:
-                            one.outcome = self._try(one.batch)
+                        return [self._try(batch) for batch in batches]
         except StoreError as error:
-            for one in group:
-                one.outcome = error
-        for one in group:
-            one.done = True
+            return [error] * len(batches)
 
     def _try(self, batch: Batch) -> Outcome:
-        self._writer.execute("SAVEPOINT batch")
+        self._connection.execute("SAVEPOINT batch")
         try:
             # What gives a unique name up must do so before another record of the batch takes it.
-            self._writer.executemany(_UNNAME, [(r.kind, r.id, r.version) for r in batch.records if r.version])
+            self._connection.executemany(_UNNAME, [(r.kind, r.id, r.version) for r in batch.records if r.version])
             self._apply([batch])
-        except Conflict as conflict:
-            self._writer.execute("ROLLBACK TO batch")
-            return conflict
+        except (Conflict, UnicodeEncodeError) as error:
+            self._connection.execute("ROLLBACK TO batch")
+            return error if isinstance(error, Conflict) else StoreError(f"this cannot be stored: {error}")
         finally:
-            self._writer.execute("RELEASE batch")
+            self._connection.execute("RELEASE batch")
         return None
 
     def _apply(self, batches: Sequence[Batch]) -> None:
-        writer = self._writer
+        writer = self._connection
         for batch in batches:
             for record in batch.unchanged:
                 row = writer.execute(_VERSION, (record.kind, record.id)).fetchone()
@@ -227,24 +187,13 @@ class SQLiteStore:
             raise Conflict(f"a record or a unique name exists already: {error}") from None
 
     def _migrate(self) -> None:
-        (version,) = self._writer.execute("PRAGMA user_version").fetchone()
+        (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version > len(MIGRATIONS):
             raise StoreError(
                 f"{self._path} has schema {version}, from a newer privet; this one knows {len(MIGRATIONS)}"
             )
         for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
-            self._writer.executescript(f"BEGIN; {migration} PRAGMA user_version = {number}; COMMIT;")
-
-
-class _Waiting:
-    """A batch on its way into the database, and what became of it."""
-
-    __slots__ = ("batch", "done", "outcome")
-
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
-        self.outcome: Outcome = None
-        self.done = False
+            self._connection.executescript(f"BEGIN; {migration} PRAGMA user_version = {number}; COMMIT;")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,51 @@
+"""What stores on disk have in common: private folders, names that outlive a power cut, and taking turns.
+
+The law of this module: what it makes is readable by its owner alone, from the moment it exists.
+"""
+
+import contextlib
+import fcntl
+import os
+from pathlib import Path
+from typing import Self
+
+
+class Turn:
+    """A lock among processes. The kernel wakes whoever waits, and a process that is killed has let go."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = open_private(path)
+
+    def __enter__(self) -> Self:
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        fcntl.flock(self._file, fcntl.LOCK_UN)
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
+
+
+def open_private(path: Path, flags: int = 0) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder, and those above it, unless they are there."""
+    if not folder.is_dir():
+        make_folder(folder.parent)
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(mode=0o700)
+        sync_folder(folder.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in a folder survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
