@@ -1,0 +1,1 @@
+"""The front of house: ACME over ASGI (RFC 8555)."""

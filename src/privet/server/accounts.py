@@ -1,0 +1,174 @@
+"""Accounts (RFC 8555 §7.3): made, updated, deactivated, given another key."""
+
+from dataclasses import replace
+
+from privet.acme.encoding import from_json
+from privet.acme.jws import Key, parse_binding, parse_inner
+from privet.acme.payloads import NewAccount, read_contact, read_status
+from privet.acme.problems import Problem, ProblemType
+from privet.acme.status import Status
+from privet.server.policy import Applicant
+from privet.server.records import Account, Order
+from privet.server.server import Reply, Server, VerifiedRequest, ask
+from privet.server.urls import URLs
+from privet.stores.base import new_id
+
+
+async def new_account(server: Server, request: VerifiedRequest) -> Reply:
+    """newAccount (§7.3): the account of this key, made if there is none yet."""
+    account = await find_account(server, request.key)
+    if account is not None:
+        return _existing(account, request)
+    wish = NewAccount.read(request.payload or {})
+    if wish.only_return_existing:
+        raise Problem(ProblemType.ACCOUNT_DOES_NOT_EXIST, "there is no account with this key")
+    if server.terms_of_service and not wish.terms_of_service_agreed:
+        raise Problem(
+            ProblemType.USER_ACTION_REQUIRED,
+            f"agree to the terms of service first: {server.terms_of_service}",
+            headers={"Link": f'<{server.terms_of_service}>;rel="terms-of-service"'},
+        )
+    external_account = _bind(server, request, wish.external_account_binding)
+    await ask(server.policy.allow_account(Applicant(None, wish.contact, external_account, request.client)))
+    now = server.now()
+    account = Account(
+        id=new_id(now),
+        status=Status.VALID,
+        jwk=request.key.jwk,
+        thumbprint=request.key.thumbprint,
+        contact=wish.contact,
+        terms_of_service_agreed=wish.terms_of_service_agreed,
+        external_account=external_account,
+        binding=wish.external_account_binding if external_account else None,
+        created=now,
+        expires=now + server.limits.new_account_lifetime,
+    )
+    await server.commit(account)
+    return Reply(_shown(account, request.urls), status=201, location=request.urls.to("acct", account.id))
+
+
+async def account(server: Server, request: VerifiedRequest) -> Reply:
+    """An account (§7.3.2 update, §7.3.6 deactivation): its own, and only its own."""
+    if request.id != request.owner.id:
+        raise Problem(ProblemType.NOT_FOUND, "there is no such account of yours")
+    payload = request.payload or {}
+    changed = request.owner
+    contact, status = read_contact(payload), read_status(payload)
+    if contact is not None:
+        changed = replace(changed, contact=contact)
+    if payload.get("termsOfServiceAgreed") is True:
+        changed = replace(changed, terms_of_service_agreed=True)
+    if status == Status.DEACTIVATED:
+        changed = changed.deactivate()
+    elif status not in (None, Status.VALID):
+        raise Problem(ProblemType.MALFORMED, "an account's status can be set to deactivated, and to nothing else")
+    if changed != request.owner:
+        await server.commit(changed)
+    return Reply(_shown(changed, request.urls), location=request.urls.to("acct", changed.id))
+
+
+async def orders(server: Server, request: VerifiedRequest) -> Reply:
+    """The orders of an account (§7.1.2.1), a page at a time."""
+    if request.id != request.owner.id:
+        raise Problem(ProblemType.NOT_FOUND, "there is no such account of yours")
+    page = server.limits.orders_page
+    after = request.query.get("after", "")
+    records = await server.store.find(Order.KIND, f"account:{request.id}", after=after, limit=page)
+    found = [Order.from_record(record) for record in records]
+    now = server.now()
+    # "It SHOULD NOT include orders in the invalid state": what lies past its expiry unfinished is one of those.
+    listed = [
+        order
+        for order in found
+        if order.status in (Status.VALID, Status.PROCESSING) or (order.status is Status.PENDING and now < order.expires)
+    ]
+    links: tuple[tuple[str, str], ...] = ()
+    if len(records) == page:
+        links = ((f"{request.urls.to('acct', request.id)}/orders?after={records[-1].id}", "next"),)
+    return Reply({"orders": [request.urls.to("order", order.id) for order in listed]}, links=links)
+
+
+async def key_change(server: Server, request: VerifiedRequest) -> Reply:
+    """keyChange (§7.3.5): signed by the old key outside and by the new one inside."""
+    inner = parse_inner(dict(request.payload or {}))
+    new_key = Key.from_jwk(inner.jwk)
+    inner.verify(new_key)
+    if inner.url != request.url:
+        raise Problem(ProblemType.MALFORMED, "the url of the inner JWS must be that of the outer one")
+    change = from_json(inner.payload, "the key change")
+    account = request.owner
+    if change.get("account") != request.urls.to("acct", account.id):
+        raise Problem(ProblemType.MALFORMED, "the key change is for another account than the one that signs it")
+    old_key = change.get("oldKey")
+    if not isinstance(old_key, dict) or {name: old_key.get(name) for name in account.jwk} != account.jwk:
+        raise Problem(ProblemType.MALFORMED, "oldKey is not the account's key")
+    holder = await find_account(server, new_key)
+    if holder is not None:
+        raise Problem(
+            ProblemType.CONFLICT,
+            "the new key belongs to an account already",
+            headers={"Location": request.urls.to("acct", holder.id)},
+        )
+    changed = replace(account, jwk=new_key.jwk, thumbprint=new_key.thumbprint)
+    await server.commit(changed)
+    return Reply(_shown(changed, request.urls), location=request.urls.to("acct", account.id))
+
+
+async def find_account(server: Server, key: Key) -> Account | None:
+    records = await server.store.find(Account.KIND, f"key:{key.thumbprint}", limit=1)
+    if not records:
+        return None
+    account = Account.from_record(records[0])
+    return account if server.now() < account.expires else None
+
+
+def keep_for_longer(server: Server, account: Account) -> Account | None:
+    """The account with its life prolonged, if it is time for that: seldom, so that it costs nothing."""
+    lifetime = server.limits.account_lifetime
+    now = server.now()
+    if account.expires - now > lifetime / 2:
+        return None
+    return replace(account, expires=now + lifetime)
+
+
+def _existing(account: Account, request: VerifiedRequest) -> Reply:
+    if account.status is not Status.VALID:
+        raise Problem(ProblemType.ACCOUNT_NOT_VALID, f"the account of this key is {account.status}")
+    return Reply(_shown(account, request.urls), location=request.urls.to("acct", account.id))
+
+
+def _bind(server: Server, request: VerifiedRequest, binding: object | None) -> str | None:
+    """Check an external account binding (§7.3.4); return the id of its key."""
+    if binding is None:
+        if server.external_account_required:
+            raise Problem(
+                ProblemType.EXTERNAL_ACCOUNT_REQUIRED, "an external account key is needed; ask for one, and bind it"
+            )
+        return None
+    if server.external_account_keys is None:
+        return None  # "servers ... that do not require it ... ignore": nothing is granted because of it
+    jws = parse_binding(binding)
+    assert jws.kid is not None
+    key = server.external_account_keys(jws.kid)
+    unknown = Problem(ProblemType.UNAUTHORIZED, "the external account binding is not signed with the key it names")
+    if key is None:
+        raise unknown
+    jws.verify_mac(key)
+    if (
+        jws.url != request.url
+        or Key.from_jwk(from_json(jws.payload, "the binding")).thumbprint != request.key.thumbprint
+    ):
+        raise Problem(ProblemType.MALFORMED, "the external account binding is for another url or another key")
+    return jws.kid
+
+
+def _shown(account: Account, urls: URLs) -> dict[str, object]:
+    document: dict[str, object] = {
+        "status": account.status,
+        "contact": account.contact,
+        "termsOfServiceAgreed": account.terms_of_service_agreed,
+        "orders": f"{urls.to('acct', account.id)}/orders",
+    }
+    if account.binding is not None:
+        document["externalAccountBinding"] = account.binding
+    return document

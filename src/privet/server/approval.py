@@ -1,0 +1,62 @@
+"""Approval by a person: the authorizations that wait, and what becomes of them.
+
+It works on the store alone, so that a command line in another process reaches a running server.
+"""
+
+from datetime import datetime
+
+from privet.acme.problems import Problem, ProblemType
+from privet.acme.status import Status
+from privet.server.records import Account, Authorization, Challenge
+from privet.stores.asynchronous import AsyncStore
+from privet.stores.base import Conflict
+
+
+class NotPending(LookupError):  # noqa: N818 - reads as what it says
+    """There is no such authorization, or it no longer waits. The text says which."""
+
+
+async def pending(store: AsyncStore, now: datetime) -> list[Authorization]:
+    """All authorizations that wait, oldest first."""
+    waiting: list[Authorization] = []
+    after = ""
+    while records := await store.find(Authorization.KIND, Authorization.PENDING, after=after, limit=500):
+        waiting += [Authorization.from_record(record) for record in records]
+        after = records[-1].id
+    return [each for each in waiting if each.settle(now).status is Status.PENDING]
+
+
+async def approve(store: AsyncStore, id: str, now: datetime) -> Authorization:
+    """Let it be valid, by the challenge that the client chose, or else the first. Raises `NotPending`."""
+    return await _decide(store, id, now, None)
+
+
+async def refuse(store: AsyncStore, id: str, now: datetime, reason: str = "") -> Authorization:
+    """Let it be invalid, and say why. Raises `NotPending`."""
+    detail = f"refused by a person: {reason}" if reason else "refused by a person"
+    return await _decide(store, id, now, Problem(ProblemType.UNAUTHORIZED, detail))
+
+
+async def _decide(store: AsyncStore, id: str, now: datetime, problem: Problem | None) -> Authorization:
+    while True:
+        record = await store.get(Authorization.KIND, id)
+        if record is None:
+            raise NotPending(f"there is no authorization {id}")
+        found = Authorization.from_record(record).settle(now)
+        if found.status is not Status.PENDING:
+            raise NotPending(f"authorization {id} for {found.identifier} is {found.status}, it no longer waits")
+        answered = await _answered(store, found)
+        decided = found.with_challenge(answered.validate(now) if problem is None else answered.refuse(problem))
+        try:
+            await store.commit(decided.to_record())
+        except Conflict:
+            continue
+        return decided
+
+
+async def _answered(store: AsyncStore, found: Authorization) -> Challenge:
+    """The challenge that the client has answered; a person may be quicker than the client."""
+    chosen = next((each for each in found.challenges if each.status is Status.PROCESSING), found.challenges[0])
+    record = await store.get(Account.KIND, found.account)
+    thumbprint = Account.from_record(record).thumbprint if record else ""
+    return chosen.answer(thumbprint, None)

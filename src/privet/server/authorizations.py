@@ -1,0 +1,246 @@
+"""Authorizations and their challenges (RFC 8555 §7.4.1, §7.5): shown, proved, given up."""
+
+import asyncio
+import contextlib
+import logging
+import secrets
+from datetime import datetime, timedelta
+
+from privet.acme.challenges import ChallengeType, challenge_types
+from privet.acme.encoding import to_base64url
+from privet.acme.identifiers import Identifier
+from privet.acme.payloads import read_new_authorization, read_status
+from privet.acme.problems import Problem, ProblemType
+from privet.acme.status import Status
+from privet.server.policy import Applicant, Decision
+from privet.server.records import Account, Authorization, Challenge
+from privet.server.server import Reply, Server, VerifiedRequest, ask, stored
+from privet.server.urls import URLs
+from privet.server.validators import judge
+from privet.stores.base import Conflict, new_id
+
+log = logging.getLogger("privet")
+
+
+async def new_authorization(server: Server, request: VerifiedRequest) -> Reply:
+    """newAuthz (§7.4.1): prove control of an identifier ahead of an order."""
+    identifier = read_new_authorization(request.payload or {})
+    account = request.owner
+    decision = await ask(server.policy.allow_order(applicant(request), [identifier]))
+    await check_room(server, account)
+    authorization = make_authorization(
+        server, account, identifier, decision, server.now() + server.limits.order_lifetime, request.client, ahead=True
+    )
+    await server.commit(authorization, unchanged=[account])
+    return Reply(_shown(authorization, request.urls), status=201, location=request.urls.to("authz", authorization.id))
+
+
+async def authorization(server: Server, request: VerifiedRequest) -> Reply:
+    """An authorization (§7.5), and its deactivation (§7.5.2)."""
+    found = await _load(server, request, request.id)
+    if request.payload is not None:
+        status = read_status(request.payload)
+        if status == Status.DEACTIVATED and found.status in (Status.PENDING, Status.VALID):
+            changed = found.deactivate()
+            await server.commit(changed, unchanged=[request.owner])
+            found = changed
+        elif status not in (None, found.status):
+            raise Problem(
+                ProblemType.MALFORMED, f"an authorization that is {found.status} cannot be made {status[:50]!a}"
+            )
+    found = await take_up(server, found)
+    return _reply(server, found, request.urls)
+
+
+async def challenge(server: Server, request: VerifiedRequest) -> Reply:
+    """A challenge (§7.5.1): an object, usually {}, says that it is ready; POST-as-GET only looks."""
+    id, _, type = request.id.partition(".")
+    found = await _load(server, request, id)
+    asked = found.challenge(type)
+    if asked is None:
+        raise Problem(ProblemType.NOT_FOUND, "there is no such challenge of yours")
+    if request.payload is None or asked.status in (Status.VALID, Status.INVALID):
+        found = await take_up(server, found)
+    elif found.status is Status.VALID:
+        pass  # another of its challenges was met
+    elif found.status is not Status.PENDING:
+        raise Problem(ProblemType.MALFORMED, f"the authorization of this challenge is {found.status}")
+    else:
+        found = await _answer(server, request, found, asked)
+    asked = found.challenge(type)
+    assert asked is not None
+    waiting = asked.status is Status.PROCESSING
+    return Reply(
+        _shown_challenge(found, asked, request.urls),
+        links=((request.urls.to("authz", found.id), "up"),),
+        retry_after=server.limits.retry_after if waiting else None,
+    )
+
+
+async def _answer(server: Server, request: VerifiedRequest, found: Authorization, asked: Challenge) -> Authorization:
+    """The client says it is ready. Without a validator for it, a person decides."""
+    answered = asked.answer(request.key.thumbprint, None)
+    if server.validators is None:
+        if asked.status is Status.PROCESSING:
+            return found
+        waiting = found.with_challenge(answered)
+        await server.commit(waiting, unchanged=[request.owner])
+        return waiting
+    return await _validate(server, found, answered)
+
+
+async def take_up(server: Server, found: Authorization) -> Authorization:
+    """Go on with a validation that somebody began and was not heard of again: whoever asks sees to it."""
+    if server.validators is None or found.status is not Status.PENDING:
+        return found
+    now = server.now()
+    for asked in found.challenges:
+        if asked.status is Status.PROCESSING and asked.thumbprint and (asked.lease is None or asked.lease <= now):
+            return await _validate(server, found, asked.answer(asked.thumbprint, None))
+    return found
+
+
+async def _validate(server: Server, found: Authorization, answered: Challenge) -> Authorization:
+    """Validate, waiting for as long as is polite; go on behind the reply if that is not enough (§7.5.1)."""
+    name = (found.id, answered.type)
+    task = server.validating.get(name)
+    if task is None:
+        task = asyncio.create_task(_judge(server, found, answered))
+        server.validating[name] = task
+        task.add_done_callback(lambda _: server.validating.pop(name, None))
+    await asyncio.wait({task}, timeout=server.limits.patience.total_seconds())
+    if task.done():
+        return task.result()
+    # Not quick, so others have to know that somebody is at it, and until when.
+    lease = server.now() + server.limits.validation + timedelta(seconds=5)
+    assert answered.thumbprint is not None
+    with contextlib.suppress(Conflict):  # the judgement came in between, or a person's
+        await server.commit(found.with_challenge(answered.answer(answered.thumbprint, lease)))
+    return await _reload(server, found)
+
+
+async def _judge(server: Server, found: Authorization, answered: Challenge) -> Authorization:
+    """Ask the validator and write down what it says, unless the authorization is no longer waiting."""
+    validator = (server.validators or {}).get(answered.type)
+    if validator is None:
+        problem: Problem | None = Problem(ProblemType.SERVER_INTERNAL, f"{answered.type} is no longer offered here")
+    else:
+        problem = await judge(validator, found.identifier, answered, server.limits.validation)
+    now = server.now()
+    judged = answered.validate(now) if problem is None else answered.refuse(problem)
+    while found.settle(now).status is Status.PENDING:
+        decided = found.with_challenge(judged)
+        try:
+            await server.commit(decided)
+        except Conflict:  # the lease, most likely; the judgement stands
+            found = await _reload(server, found)
+        else:
+            log.info("%s for %s: %s", answered.type, found.identifier, problem or "valid")
+            return stored(decided)
+    return found
+
+
+async def _reload(server: Server, found: Authorization) -> Authorization:
+    record = await server.store.get(Authorization.KIND, found.id)
+    if record is None:
+        raise Problem(ProblemType.NOT_FOUND, "there is no such authorization of yours")
+    return Authorization.from_record(record).settle(server.now())
+
+
+async def _load(server: Server, request: VerifiedRequest, id: str) -> Authorization:
+    """The authorization, if it is the account's own; to everybody else it is not there."""
+    record = await server.store.get(Authorization.KIND, id)
+    found = None if record is None else Authorization.from_record(record)
+    if found is None or found.account != request.owner.id:
+        raise Problem(ProblemType.NOT_FOUND, "there is no such authorization or challenge of yours")
+    return found.settle(server.now())
+
+
+def applicant(request: VerifiedRequest) -> Applicant:
+    account = request.owner
+    return Applicant(account.id, account.contact, account.external_account, request.client)
+
+
+def make_authorization(
+    server: Server,
+    account: Account,
+    identifier: Identifier,
+    decision: Decision,
+    expires: datetime,
+    client: str,
+    *,
+    ahead: bool = False,
+) -> Authorization:
+    """A new authorization: valid from birth where nothing has to be proved, which §7.1.6 allows."""
+    types = challenge_types(identifier)
+    if server.validators is not None:
+        types = tuple(type for type in types if type in server.validators)
+    trusted = decision is Decision.TRUST
+    if not types and not trusted:
+        raise Problem(ProblemType.REJECTED_IDENTIFIER, f"no challenge offered here can prove control of {identifier}")
+    now = server.now()
+    return Authorization(
+        id=new_id(now),
+        status=Status.VALID if trusted else Status.PENDING,
+        account=account.id,
+        identifier=identifier,
+        challenges=tuple(_make_challenge(type, now if trusted else None) for type in types),
+        created=now,
+        expires=expires,
+        ahead=ahead,
+        client=client,
+    )
+
+
+def _make_challenge(type: ChallengeType, validated: datetime | None) -> Challenge:
+    status = Status.PENDING if validated is None else Status.VALID
+    return Challenge(type, to_base64url(secrets.token_bytes(24)), status, validated=validated)
+
+
+async def check_room(server: Server, account: Account) -> None:
+    """A client in a loop must not fill the disk: so many may wait, and no more."""
+    most = server.limits.pending_authorizations
+    waiting = await server.store.find(Authorization.KIND, f"pending:{account.id}", limit=most)
+    if len(waiting) >= most:
+        raise Problem(
+            ProblemType.RATE_LIMITED,
+            f"{most} authorizations of this account are pending; finish or deactivate some",
+            retry_after=timedelta(minutes=5),
+        )
+
+
+def _reply(server: Server, found: Authorization, urls: URLs) -> Reply:
+    waiting = any(each.status is Status.PROCESSING for each in found.challenges) and found.status is Status.PENDING
+    return Reply(_shown(found, urls), retry_after=server.limits.retry_after if waiting else None)
+
+
+def _shown(found: Authorization, urls: URLs) -> dict[str, object]:
+    # §7.1.4: a pending authorization shows what may be tried, any other what decided it.
+    shown = [each for each in found.challenges if found.status is Status.PENDING or each.status is not Status.PENDING]
+    document: dict[str, object] = {
+        "status": found.status,
+        "expires": to_rfc3339(found.expires),
+        "identifier": found.identifier.base.to_json(),
+        "challenges": [_shown_challenge(found, each, urls) for each in shown],
+    }
+    if found.identifier.wildcard:
+        document["wildcard"] = True
+    return document
+
+
+def _shown_challenge(found: Authorization, each: Challenge, urls: URLs) -> dict[str, object]:
+    document: dict[str, object] = {
+        "type": each.type,
+        "url": urls.to("chall", f"{found.id}.{each.type}"),
+        "status": each.status,
+        "token": each.token,
+    }
+    if each.validated:
+        document["validated"] = to_rfc3339(each.validated)
+    if each.error:
+        document["error"] = each.error
+    return document
+
+
+def to_rfc3339(time: datetime) -> str:
+    return time.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,0 +1,255 @@
+"""Orders (RFC 8555 §7.4): made, shown, finalized.
+
+The law: an order is signed for once. The certificate's serial and the bytes to be signed are committed together with
+the order's `processing`, the certificate together with its `valid`; whoever is cut short between the two leaves an
+order that anybody can finish, with that same serial and those same bytes.
+"""
+
+import logging
+from collections.abc import Sequence
+from datetime import timedelta
+
+from privet.acme.identifiers import Identifier
+from privet.acme.jws import Key
+from privet.acme.payloads import NewOrder, read_finalize
+from privet.acme.problems import Problem, ProblemType, Subproblem, compound
+from privet.acme.status import Status
+from privet.ca.certificates import KIND, Certificate
+from privet.ca.csr import CSR, BadCSR, parse_csr
+from privet.ca.keys import WeakKey
+from privet.server.accounts import keep_for_longer
+from privet.server.authorizations import applicant, check_room, make_authorization, take_up, to_rfc3339
+from privet.server.policy import Decision
+from privet.server.records import Account, Authorization, Order, settle
+from privet.server.server import Reply, Server, VerifiedRequest, ask, stored
+from privet.server.urls import URLs
+from privet.stores.base import Conflict, new_id
+
+log = logging.getLogger("privet")
+
+
+async def new_order(server: Server, request: VerifiedRequest) -> Reply:
+    """newOrder (§7.4): the order, with an authorization for each identifier."""
+    wish = NewOrder.read(request.payload or {})
+    if len(wish.identifiers) > server.limits.identifiers:
+        raise Problem(
+            ProblemType.MALFORMED,
+            f"{len(wish.identifiers)} identifiers in one order; {server.limits.identifiers} are allowed",
+        )
+    _check_span(server, wish)
+    account = request.owner
+    decision = await ask(server.policy.allow_order(applicant(request), wish.identifiers))
+    await _check_room(server, account)
+    now = server.now()
+    expires = now + server.limits.order_lifetime
+    ahead = {} if decision is Decision.TRUST else await _authorized_ahead(server, account)
+    reused = [ahead[identifier] for identifier in wish.identifiers if identifier in ahead]
+    made = _make_authorizations(
+        server, request, [identifier for identifier in wish.identifiers if identifier not in ahead], decision
+    )
+    if any(each.status is Status.PENDING for each in made):
+        await check_room(server, account)
+    by_identifier = {each.identifier: each for each in [*reused, *made]}
+    authorizations = [by_identifier[identifier] for identifier in wish.identifiers]
+    order = Order(
+        id=new_id(now),
+        status=Status.PENDING,
+        account=account.id,
+        identifiers=wish.identifiers,
+        authorizations=tuple(each.id for each in authorizations),
+        not_before=wish.not_before,
+        not_after=wish.not_after,
+        expires=min([expires, *(each.expires for each in reused)]),
+    )
+    longer = keep_for_longer(server, account)
+    if longer is None:
+        await server.commit(order, *made, unchanged=[account, *reused])
+    else:
+        await server.commit(order, *made, longer, unchanged=reused)
+    return _reply(settle(order, authorizations, now), request.urls, status=201)
+
+
+async def order(server: Server, request: VerifiedRequest) -> Reply:
+    """An order (§7.4): what it is by now. One whose signing was cut short is finished here."""
+    found, _ = await _load_order(server, request)
+    if found.status is Status.PROCESSING:
+        found = await _take_over(server, found)
+    waiting = found.status is Status.PROCESSING
+    return _reply(found, request.urls, retry_after=server.limits.retry_after if waiting else None)
+
+
+async def finalize(server: Server, request: VerifiedRequest) -> Reply:
+    """finalize (§7.4): the one way from the protocol to the signing room."""
+    found, authorizations = await _load_order(server, request)
+    if found.status is not Status.READY:
+        raise Problem(ProblemType.ORDER_NOT_READY, f"the order is {found.status}, not ready")
+    csr = check_csr(read_finalize(request.payload or {}), found.identifiers, request.key)
+    try:
+        certificate = server.ca.prepare(
+            csr.public_key,
+            found.identifiers,
+            profile=server.profile,
+            not_before=found.not_before,
+            not_after=found.not_after,
+            requester=found.account,
+            request=found.id,
+        )
+    except WeakKey as error:
+        raise Problem(ProblemType.BAD_CSR, str(error)) from None
+    begun = found.begin(certificate.id, server.now(), kept_until=certificate.to_record().expires or found.expires)
+    await server.commit(begun, certificate, unchanged=[request.owner, *authorizations])
+    return _reply(await _sign(server, stored(begun), stored(certificate)), request.urls)
+
+
+def check_csr(der: bytes, names: Sequence[Identifier], account_key: Key) -> CSR:
+    """The request's key and names, if they are the order's names exactly (§7.4). Raises `Problem` (badCSR)."""
+    try:
+        csr = parse_csr(der)
+    except BadCSR as error:
+        raise Problem(ProblemType.BAD_CSR, str(error)) from None
+    if csr.public_key == account_key.public_key:
+        # §11.1: a certificate's key in the hands of a server is not to be an account's.
+        raise Problem(ProblemType.BAD_CSR, "the CSR is for the account's own key; make another for the certificate")
+    missing, surplus = set(names) - set(csr.identifiers), set(csr.identifiers) - set(names)
+    if missing or surplus:
+        lacking = [Subproblem(ProblemType.BAD_CSR, f"the CSR does not name {each}", each) for each in sorted(missing)]
+        extra = [Subproblem(ProblemType.BAD_CSR, f"the CSR also names {each}", each) for each in sorted(surplus)]
+        raise compound(lacking + extra)
+    return csr
+
+
+async def _sign(server: Server, begun: Order, certificate: Certificate) -> Order:
+    """Sign what is on record, and record the signature."""
+    try:
+        signed = server.ca.sign(certificate)
+    except Exception:
+        log.exception("order %s could not be signed", begun.id)
+        failed = begun.failed(Problem(ProblemType.SERVER_INTERNAL, "the certificate could not be signed; order anew"))
+        await server.commit(failed)
+        return failed
+    issued = begun.issued()
+    try:
+        await server.commit(issued, signed)
+    except Conflict:
+        # Another process took it over and was faster. What it recorded is the certificate; our signature is dropped.
+        return await _reload(server, begun)
+    log.info(
+        "issued %x for %s to account %s until %s",
+        signed.serial,
+        ", ".join(map(str, signed.identifiers)),
+        signed.requester,
+        signed.not_after.isoformat(),
+    )
+    return issued
+
+
+async def _take_over(server: Server, found: Order) -> Order:
+    """Finish an order whose signing began long enough ago that nobody can be at it any more."""
+    now = server.now()
+    if found.started is None or found.certificate is None or now < found.started + server.limits.signing:
+        return found
+    record = await server.store.get(KIND, found.certificate)
+    if record is None:
+        raise Problem(ProblemType.SERVER_INTERNAL, "the order is damaged; order anew")
+    taken = found.resume(now)
+    try:
+        await server.commit(taken)
+    except Conflict:
+        return await _reload(server, found)
+    return await _sign(server, stored(taken), Certificate.from_record(record))
+
+
+async def _reload(server: Server, found: Order) -> Order:
+    record = await server.store.get(Order.KIND, found.id)
+    return found if record is None else Order.from_record(record)
+
+
+async def _load_order(server: Server, request: VerifiedRequest) -> tuple[Order, list[Authorization]]:
+    """The order, settled, if it is the account's own; to everybody else it is not there."""
+    record = await server.store.get(Order.KIND, request.id)
+    found = None if record is None else Order.from_record(record)
+    if found is None or found.account != request.owner.id:
+        raise Problem(ProblemType.NOT_FOUND, "there is no such order of yours")
+    if found.status is not Status.PENDING:
+        return found, []
+    loading = [server.store.get(Authorization.KIND, id) for id in found.authorizations]
+    records = [await each for each in loading]
+    authorizations = [Authorization.from_record(each) if each else None for each in records]
+    if server.validators is not None:
+        authorizations = [await take_up(server, each) if each else None for each in authorizations]
+    return settle(found, authorizations, server.now()), [each for each in authorizations if each]
+
+
+def _make_authorizations(
+    server: Server, request: VerifiedRequest, identifiers: Sequence[Identifier], decision: Decision
+) -> list[Authorization]:
+    """New authorizations for these identifiers, or one problem that names all that cannot have one."""
+    made: list[Authorization] = []
+    wrong: list[Subproblem] = []
+    expires = server.now() + server.limits.order_lifetime
+    for identifier in identifiers:
+        try:
+            made.append(make_authorization(server, request.owner, identifier, decision, expires, request.client))
+        except Problem as problem:
+            wrong.append(Subproblem(problem.type, problem.detail, identifier))
+    if wrong:
+        raise compound(wrong)
+    return made
+
+
+async def _authorized_ahead(server: Server, account: Account) -> dict[Identifier, Authorization]:
+    """What the account has proved by newAuthz, ahead of this order (§7.4.1)."""
+    records = await server.store.find(Authorization.KIND, f"ahead:{account.id}", limit=1000)
+    now = server.now()
+    found = [Authorization.from_record(record) for record in records]
+    return {each.identifier: each for each in found if each.settle(now).status in (Status.VALID, Status.PENDING)}
+
+
+async def _check_room(server: Server, account: Account) -> None:
+    """A client in a loop must not fill the disk: so many orders may be open, and no more."""
+    most = server.limits.open_orders
+    records = await server.store.find(Order.KIND, f"open:{account.id}", limit=most)
+    if len(records) >= most:
+        raise Problem(
+            ProblemType.RATE_LIMITED,
+            f"{most} orders of this account are open; finish some",
+            retry_after=timedelta(minutes=5),
+        )
+
+
+def _check_span(server: Server, wish: NewOrder) -> None:
+    """§7.4: "The server MUST return an error if it cannot fulfill the request as specified"."""
+    now = server.now()
+    not_before, not_after = wish.not_before or now, wish.not_after
+    longest = server.profile.validity
+    if not_after is None:
+        not_after = not_before + longest
+    elif not_after <= now:
+        raise Problem(ProblemType.MALFORMED, f"notAfter {to_rfc3339(not_after)} is in the past")
+    if not_after <= not_before:
+        raise Problem(ProblemType.MALFORMED, "notAfter must be later than notBefore")
+    if not_before < now - timedelta(minutes=5) or not_before > now + longest:
+        raise Problem(ProblemType.MALFORMED, f"notBefore must lie between now and {longest} from now")
+    if not_after - not_before > longest:
+        raise Problem(ProblemType.MALFORMED, f"certificates are valid for {longest} at most; ask for a nearer notAfter")
+    if wish.not_after and wish.not_after > server.ca.not_after:
+        raise Problem(ProblemType.MALFORMED, f"this authority itself ends at {to_rfc3339(server.ca.not_after)}")
+
+
+def _reply(found: Order, urls: URLs, *, status: int = 200, retry_after: timedelta | None = None) -> Reply:
+    document: dict[str, object] = {
+        "status": found.status,
+        "expires": to_rfc3339(found.expires),
+        "identifiers": [identifier.to_json() for identifier in found.identifiers],
+        "authorizations": [urls.to("authz", id) for id in found.authorizations],
+        "finalize": urls.to("finalize", found.id),
+    }
+    if found.not_before:
+        document["notBefore"] = to_rfc3339(found.not_before)
+    if found.not_after:
+        document["notAfter"] = to_rfc3339(found.not_after)
+    if found.error:
+        document["error"] = found.error
+    if found.status is Status.VALID and found.certificate:
+        document["certificate"] = urls.to("cert", found.certificate)
+    return Reply(document, status=status, location=urls.to("order", found.id), retry_after=retry_after)

@@ -1,0 +1,346 @@
+"""Accounts, orders, authorizations and challenges as they are kept (RFC 8555 §7.1).
+
+Each is a frozen value with verbs that return the next one; ids are kept, URLs are not. A value remembers the version
+at which it was read, and `Record` carries that to the store.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, ClassVar, Protocol, Self
+
+from privet.acme.challenges import ChallengeType
+from privet.acme.encoding import to_json
+from privet.acme.identifiers import Identifier, IdentifierType
+from privet.acme.problems import Problem
+from privet.acme.status import ACCOUNT, AUTHORIZATION, CHALLENGE, ORDER, Event, Status, advance
+from privet.stores.base import Record
+
+ProblemDocument = Mapping[str, object]
+
+
+class Kept(Protocol):
+    """Whatever has a record: it is committed at the version at which it was read."""
+
+    def to_record(self) -> Record: ...
+
+
+class Named(Protocol):
+    """Whatever can be checked for not having changed."""
+
+    @property
+    def KIND(self) -> str: ...  # noqa: N802
+    @property
+    def id(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """An account (§7.1.2). `jwk` is its public key, `thumbprint` that key's unique name."""
+
+    id: str
+    status: Status
+    jwk: Mapping[str, str]
+    thumbprint: str
+    contact: tuple[str, ...]
+    terms_of_service_agreed: bool
+    external_account: str | None
+    binding: object | None
+    created: datetime
+    expires: datetime
+    version: int = 0
+
+    KIND: ClassVar[str] = "account"
+
+    def to_record(self) -> Record:
+        body = {
+            "status": self.status,
+            "jwk": self.jwk,
+            "thumbprint": self.thumbprint,
+            "contact": self.contact,
+            "agreed": self.terms_of_service_agreed,
+            "external": self.external_account,
+            "binding": self.binding,
+            "created": _to_seconds(self.created),
+        }
+        return Record(
+            self.KIND, self.id, to_json(body), self.version, unique=(f"key:{self.thumbprint}",), expires=self.expires
+        )
+
+    @classmethod
+    def from_record(cls, record: Record) -> Self:
+        body = json.loads(record.body)
+        assert record.expires is not None
+        return cls(
+            id=record.id,
+            status=Status(body["status"]),
+            jwk=body["jwk"],
+            thumbprint=body["thumbprint"],
+            contact=tuple(body["contact"]),
+            terms_of_service_agreed=body["agreed"],
+            external_account=body["external"],
+            binding=body["binding"],
+            created=_from_seconds(body["created"]),
+            expires=record.expires,
+            version=record.version,
+        )
+
+    def deactivate(self) -> Account:
+        return replace(self, status=advance(ACCOUNT, self.status, Event.DEACTIVATED))
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One way to prove control (§7.1.5).
+
+    `thumbprint` is that of the key the account had when it answered: the key authorization belongs to that key, also
+    when the account has changed it since. Whoever validates holds the challenge until `lease`.
+    """
+
+    type: ChallengeType
+    token: str
+    status: Status = Status.PENDING
+    thumbprint: str | None = None
+    lease: datetime | None = None
+    validated: datetime | None = None
+    error: ProblemDocument | None = None
+
+    def answer(self, thumbprint: str, lease: datetime | None) -> Challenge:
+        status = advance(CHALLENGE, self.status, Event.ANSWERED)
+        return replace(self, status=status, thumbprint=self.thumbprint or thumbprint, lease=lease)
+
+    def validate(self, now: datetime) -> Challenge:
+        status = advance(CHALLENGE, self.status, Event.VALIDATED)
+        return replace(self, status=status, validated=now, lease=None)
+
+    def refuse(self, problem: Problem) -> Challenge:
+        status = advance(CHALLENGE, self.status, Event.REFUSED)
+        return replace(self, status=status, error=problem.to_json(), lease=None)
+
+    def to_json(self) -> list[object]:
+        lease, validated = _to_seconds_or_none(self.lease), _to_seconds_or_none(self.validated)
+        return [self.type, self.token, self.status, self.thumbprint, lease, validated, self.error]
+
+    @classmethod
+    def from_json(cls, value: Sequence[Any]) -> Self:
+        type, token, status, thumbprint, lease, validated, error = value
+        return cls(
+            type=ChallengeType(type),
+            token=token,
+            status=Status(status),
+            thumbprint=thumbprint,
+            lease=_from_seconds_or_none(lease),
+            validated=_from_seconds_or_none(validated),
+            error=error,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Authorization:
+    """That an account controls an identifier, or how it may prove it (§7.1.4)."""
+
+    id: str
+    status: Status
+    account: str
+    identifier: Identifier
+    challenges: tuple[Challenge, ...]
+    created: datetime
+    expires: datetime
+    ahead: bool = False
+    """Made by newAuthz, to be taken up by orders that come later (§7.4.1)."""
+    client: str = ""
+    """The address that asked, for the person who decides."""
+    version: int = 0
+
+    KIND: ClassVar[str] = "authorization"
+    PENDING: ClassVar[str] = "pending"
+    """The index name of all authorizations that wait."""
+
+    def to_record(self) -> Record:
+        body = {
+            "status": self.status,
+            "account": self.account,
+            "identifier": [self.identifier.type, self.identifier.value],
+            "challenges": [challenge.to_json() for challenge in self.challenges],
+            "created": _to_seconds(self.created),
+            "ahead": self.ahead,
+            "client": self.client,
+        }
+        index = [authorized_name(self.account, self.identifier)]
+        if self.status is Status.PENDING:
+            index += [self.PENDING, f"pending:{self.account}"]
+        if self.ahead:
+            index.append(f"ahead:{self.account}")
+        return Record(self.KIND, self.id, to_json(body), self.version, index=tuple(index), expires=self.expires)
+
+    @classmethod
+    def from_record(cls, record: Record) -> Self:
+        body = json.loads(record.body)
+        assert record.expires is not None
+        return cls(
+            id=record.id,
+            status=Status(body["status"]),
+            account=body["account"],
+            identifier=_identifier(body["identifier"]),
+            challenges=tuple(map(Challenge.from_json, body["challenges"])),
+            created=_from_seconds(body["created"]),
+            expires=record.expires,
+            ahead=body["ahead"],
+            client=body["client"],
+            version=record.version,
+        )
+
+    def challenge(self, type: str) -> Challenge | None:
+        return next((challenge for challenge in self.challenges if challenge.type == type), None)
+
+    def with_challenge(self, challenge: Challenge) -> Authorization:
+        """The same with one challenge replaced; its outcome, if it has one, is the authorization's (§7.1.6)."""
+        challenges = tuple(challenge if each.type is challenge.type else each for each in self.challenges)
+        status = self.status
+        if challenge.status is Status.VALID:
+            status = advance(AUTHORIZATION, status, Event.VALIDATED)
+        elif challenge.status is Status.INVALID:
+            status = advance(AUTHORIZATION, status, Event.REFUSED)
+        return replace(self, challenges=challenges, status=status)
+
+    def deactivate(self) -> Authorization:
+        return replace(self, status=advance(AUTHORIZATION, self.status, Event.DEACTIVATED))
+
+    def settle(self, now: datetime) -> Authorization:
+        """What it is by this hour: nothing stays pending or valid past its expiry."""
+        if now < self.expires or (self.status, Event.EXPIRED) not in AUTHORIZATION:
+            return self
+        return replace(self, status=advance(AUTHORIZATION, self.status, Event.EXPIRED))
+
+    @property
+    def error(self) -> ProblemDocument | None:
+        return next((challenge.error for challenge in self.challenges if challenge.error), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An order (§7.1.3). Kept as pending, processing, valid or invalid; whether it is ready, `settle` derives."""
+
+    id: str
+    status: Status
+    account: str
+    identifiers: tuple[Identifier, ...]
+    authorizations: tuple[str, ...]
+    not_before: datetime | None
+    not_after: datetime | None
+    expires: datetime
+    certificate: str | None = None
+    """The certificate's id, from the moment it is about to be signed."""
+    started: datetime | None = None
+    """When the signing began, so that somebody else can finish it if it never ended."""
+    error: ProblemDocument | None = None
+    kept_until: datetime | None = None
+    """A valid order is kept as long as its certificate."""
+    version: int = 0
+
+    KIND: ClassVar[str] = "order"
+
+    def to_record(self) -> Record:
+        body = {
+            "status": self.status,
+            "account": self.account,
+            "identifiers": [[identifier.type, identifier.value] for identifier in self.identifiers],
+            "authorizations": self.authorizations,
+            "notBefore": _to_seconds_or_none(self.not_before),
+            "notAfter": _to_seconds_or_none(self.not_after),
+            "expires": _to_seconds(self.expires),
+            "certificate": self.certificate,
+            "started": _to_seconds_or_none(self.started),
+            "error": self.error,
+        }
+        index: tuple[str, ...] = (f"account:{self.account}",)
+        if self.status not in (Status.VALID, Status.INVALID):
+            index += (f"open:{self.account}",)
+        return Record(
+            self.KIND, self.id, to_json(body), self.version, index=index, expires=self.kept_until or self.expires
+        )
+
+    @classmethod
+    def from_record(cls, record: Record) -> Self:
+        body = json.loads(record.body)
+        return cls(
+            id=record.id,
+            status=Status(body["status"]),
+            account=body["account"],
+            identifiers=tuple(map(_identifier, body["identifiers"])),
+            authorizations=tuple(body["authorizations"]),
+            not_before=_from_seconds_or_none(body["notBefore"]),
+            not_after=_from_seconds_or_none(body["notAfter"]),
+            expires=_from_seconds(body["expires"]),
+            certificate=body["certificate"],
+            started=_from_seconds_or_none(body["started"]),
+            error=body["error"],
+            kept_until=record.expires,
+            version=record.version,
+        )
+
+    def begin(self, certificate: str, now: datetime, kept_until: datetime) -> Order:
+        """About to be signed, once: the certificate's id is on record before the signature exists.
+
+        From here on the record stays as long as the certificate's own, so that it can always be finished.
+        """
+        status = advance(ORDER, self.status, Event.FINALIZED)
+        return replace(self, status=status, certificate=certificate, started=now, kept_until=kept_until)
+
+    def resume(self, now: datetime) -> Order:
+        """Taken over from whoever began to sign and was not heard of again."""
+        return replace(self, started=now)
+
+    def issued(self) -> Order:
+        return replace(self, status=advance(ORDER, self.status, Event.ISSUED), started=None)
+
+    def failed(self, problem: Problem) -> Order:
+        return replace(self, status=advance(ORDER, self.status, Event.FAILED), error=problem.to_json(), started=None)
+
+
+def settle(order: Order, authorizations: Sequence[Authorization | None], now: datetime) -> Order:
+    """What a pending order is by its authorizations and the clock (§7.1.6): pending, ready or invalid.
+
+    Pure, and asked every time an order is read. An authorization that is gone counts as refused.
+    """
+    if order.status is not Status.PENDING:
+        return order
+    if now >= order.expires:
+        return replace(order, status=advance(ORDER, order.status, Event.EXPIRED))
+    statuses = {authorization.settle(now).status if authorization else None for authorization in authorizations}
+    if statuses == {Status.VALID}:
+        return replace(order, status=advance(ORDER, order.status, Event.AUTHORIZED))
+    if statuses <= {Status.VALID, Status.PENDING}:
+        return order
+    error = next((each.error for each in authorizations if each and each.error), None)
+    return replace(order, status=advance(ORDER, order.status, Event.REFUSED), error=error)
+
+
+def authorized_name(account: str, identifier: Identifier) -> str:
+    """The index name by which an account's authorizations for an identifier are found."""
+    return f"{account}:{identifier.value}"
+
+
+def _identifier(value: Sequence[str]) -> Identifier:
+    return Identifier(IdentifierType(value[0]), value[1])
+
+
+def _to_seconds(time: datetime) -> float:
+    return time.timestamp()
+
+
+def _from_seconds(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _to_seconds_or_none(time: datetime | None) -> float | None:
+    return None if time is None else time.timestamp()
+
+
+def _from_seconds_or_none(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

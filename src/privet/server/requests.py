@@ -1,0 +1,151 @@
+"""From bytes to a `VerifiedRequest` (RFC 8555 §6.2 to §6.5): size, form, nonce, url, key, signature, account, payload.
+
+The law: nothing behind this module doubts who is asking, and nothing in it touches a record but the spent nonce and
+the account that signs. A nonce is spent by appearing, whatever else is wrong with the request.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+from urllib.parse import parse_qsl
+
+from privet.acme.encoding import from_json
+from privet.acme.jws import JWS, Key, parse
+from privet.acme.problems import Problem, ProblemType
+from privet.acme.status import Status
+from privet.server.records import Account
+from privet.server.server import Reply, Server, VerifiedRequest
+from privet.server.urls import URLs
+from privet.stores.base import Conflict, Record
+
+Handler = Callable[[Server, VerifiedRequest], Awaitable[Reply]]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+
+JOSE_JSON = b"application/jose+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Resource:
+    """A line of the map of the server: who handles it, how its requests are signed, and what they carry.
+
+    `signer`: by an account (`kid`), by a key that the request brings (`jwk`), or either. `payload`: an object, empty
+    (POST-as-GET, §6.3), or either. `id`: whether its URL names one of several.
+    """
+
+    handler: Handler
+    signer: Literal["account", "key", "either"] = "account"
+    payload: Literal["object", "empty", "either"] = "object"
+    id: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """A POST as it comes in, taken apart no further than HTTP does."""
+
+    resource: str
+    id: str
+    url: str
+    query: bytes
+    headers: list[tuple[bytes, bytes]]
+    client: str
+    urls: URLs
+
+    def header(self, name: bytes) -> bytes:
+        return next((value for key, value in self.headers if key == name), b"")
+
+
+async def read_body(incoming: Incoming, receive: Receive, limit: int) -> bytes:
+    """Read a body, and no more of it than is allowed, however it is sent. Raises `Problem`."""
+    media_type = incoming.header(b"content-type").split(b";", 1)[0].strip().lower()
+    if media_type != JOSE_JSON:
+        raise Problem(ProblemType.UNSUPPORTED_MEDIA_TYPE, f"the content type must be {JOSE_JSON.decode()}")
+    too_large = Problem(ProblemType.CONTENT_TOO_LARGE, f"the request is larger than {limit} bytes")
+    length = incoming.header(b"content-length")
+    if length.isdigit() and int(length) > limit:
+        raise too_large
+    body: bytes = b""
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise Problem(ProblemType.MALFORMED, "the request ended before its body did")
+        body += message.get("body", b"")
+        if len(body) > limit:
+            raise too_large
+        if not message.get("more_body", False):
+            return body
+
+
+async def verify(server: Server, resource: Resource, incoming: Incoming, body: bytes) -> VerifiedRequest:
+    """Return what a request proves to be. Raises `Problem`."""
+    jws = parse(body)
+    account, key = await _signer(server, resource, jws, incoming.urls)
+    # §6.4: the url is under the signature, so that nobody can send the request on to another resource.
+    if jws.url != incoming.url:
+        raise Problem(
+            ProblemType.UNAUTHORIZED, f"the request is signed for {jws.url[:200]!a}, not for {incoming.url!a}"
+        )
+    jws.verify(key)
+    return VerifiedRequest(
+        account=account,
+        key=key,
+        payload=_payload(resource, jws.payload),
+        url=incoming.url,
+        id=incoming.id,
+        query=_query(incoming.query),
+        accept=incoming.header(b"accept").decode("latin-1"),
+        client=incoming.client,
+        urls=incoming.urls,
+    )
+
+
+async def verify_again(server: Server, request: VerifiedRequest) -> VerifiedRequest:
+    """The same request with its account as it is now, because something changed under the first attempt."""
+    if request.account is None:
+        return request
+    account = _check_account(server, await server.store.get(Account.KIND, request.account.id), request.account.id)
+    if account.thumbprint != request.key.thumbprint:
+        raise Problem(ProblemType.UNAUTHORIZED, "the account has another key by now")
+    return replace(request, account=account)
+
+
+async def _signer(server: Server, resource: Resource, jws: JWS, urls: URLs) -> tuple[Account | None, Key]:
+    """Spend the nonce, and find out who claims to have signed: an account, or a key that the request brings along."""
+    assert jws.nonce is not None
+    spending = server.nonces.redeem(jws.nonce)
+    id = urls.id_of("acct", jws.kid or "")
+    loading = server.store.get(Account.KIND, id) if id else None  # in the same turn as the nonce
+    try:
+        await spending
+    except Conflict:
+        raise Problem(ProblemType.BAD_NONCE, "the nonce was used before; take the new one and try again") from None
+    if jws.kid is None:
+        if resource.signer == "account":
+            raise Problem(ProblemType.MALFORMED, "this request must name its account as kid, not carry a key")
+        return None, Key.from_jwk(jws.jwk)
+    if resource.signer == "key":
+        raise Problem(ProblemType.MALFORMED, "this request must carry its key as jwk, not name an account")
+    account = _check_account(server, await loading if loading else None, jws.kid)
+    return account, server.key_of(account)
+
+
+def _check_account(server: Server, record: Record | None, name: str) -> Account:
+    account = None if record is None else Account.from_record(record)
+    if account is None or account.expires <= server.now():
+        raise Problem(ProblemType.ACCOUNT_DOES_NOT_EXIST, f"there is no account {name[:200]!a}")
+    if account.status is not Status.VALID:
+        raise Problem(ProblemType.ACCOUNT_NOT_VALID, f"the account is {account.status}")
+    return account
+
+
+def _payload(resource: Resource, payload: bytes) -> Mapping[str, Any] | None:
+    if not payload:
+        if resource.payload == "object":
+            raise Problem(ProblemType.MALFORMED, "this request must carry a JSON object, if only {}")
+        return None
+    if resource.payload == "empty":
+        raise Problem(ProblemType.MALFORMED, "this resource is read by POST-as-GET, with an empty payload")
+    return from_json(payload, "the payload")
+
+
+def _query(query: bytes) -> Mapping[str, str]:
+    return dict(parse_qsl(query.decode("latin-1"))) if query else {}

@@ -1,0 +1,286 @@
+"""The ACME server as an ASGI application (RFC 8555 §6 and §7.1): the map of its resources, and the way in and out.
+
+It needs no lifespan and has no globals; everything comes in through the constructor. The law: every answer leaves by
+`_send`, and every refusal is a problem document, whatever the bytes were.
+"""
+
+import logging
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
+from typing import Any
+
+from privet.acme.encoding import to_json
+from privet.acme.problems import Problem, ProblemType
+from privet.ca.authority import CertificateAuthority
+from privet.ca.profiles import DEFAULT, Profile
+from privet.server import accounts, approval, authorizations, certificates, orders
+from privet.server.limits import Limits
+from privet.server.nonces import Nonces
+from privet.server.policy import Decision, Everybody, Policy
+from privet.server.records import Authorization
+from privet.server.requests import Incoming, Receive, Resource, read_body, verify, verify_again
+from privet.server.server import ExternalAccountKeys, Reply, Server
+from privet.server.urls import ID, URLs, derive_base, relative_path
+from privet.server.validators import ChallengeValidator, TakesTheirWord, choose_validators
+from privet.stores.asynchronous import AsyncStore
+from privet.stores.base import Conflict, Store, StoreError
+
+log = logging.getLogger("privet")
+
+Scope = MutableMapping[str, Any]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+RESOURCES: Mapping[str, Resource] = {
+    "new-account": Resource(accounts.new_account, signer="key"),
+    "new-order": Resource(orders.new_order),
+    "new-authz": Resource(authorizations.new_authorization),
+    "revoke-cert": Resource(certificates.revoke, signer="either"),
+    "key-change": Resource(accounts.key_change),
+    "acct": Resource(accounts.account, payload="either", id=True),
+    "orders": Resource(accounts.orders, payload="empty", id=True),
+    "order": Resource(orders.order, payload="empty", id=True),
+    "authz": Resource(authorizations.authorization, payload="either", id=True),
+    "chall": Resource(authorizations.challenge, payload="either", id=True),
+    "finalize": Resource(orders.finalize, id=True),
+    "cert": Resource(certificates.certificate, payload="empty", id=True),
+}
+
+# What the directory calls them (§7.1.1).
+DIRECTORY = {
+    "newAccount": "new-account",
+    "newNonce": "new-nonce",
+    "newOrder": "new-order",
+    "newAuthz": "new-authz",
+    "revokeCert": "revoke-cert",
+    "keyChange": "key-change",
+}
+
+_ATTEMPTS = 5
+_STATUS = {status.value for status in HTTPStatus}
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class ACMEResponder:
+    """An ACME server for one certificate authority, to be served alone or mounted anywhere.
+
+    With `auto_approve` every account gets what it orders; with `challenge_validator` (one, or a mapping from challenge
+    type to validator, whose keys are then the types offered) control has to be proved; with neither, challenges wait
+    until `approve` or `refuse` is called. `policy` says who may ask for what in the first place.
+
+    `store` is where accounts and orders are kept; the authority's own if it is not given. `external_url` is the
+    address that clients know this responder by, and wants to be said wherever Host headers are not to be trusted.
+    With `ask_challenges`, auto-approved orders still start out pending, and any answer to a challenge is accepted.
+
+    Raises `ValueError` for arguments that contradict each other.
+    """
+
+    def __init__(
+        self,
+        ca: CertificateAuthority,
+        store: Store | None = None,
+        *,
+        auto_approve: bool = False,
+        challenge_validator: ChallengeValidator | Mapping[str, ChallengeValidator] | None = None,
+        policy: Policy | None = None,
+        external_url: str | None = None,
+        ask_challenges: bool = False,
+        profile: Profile = DEFAULT,
+        limits: Limits | None = None,
+        terms_of_service: str | None = None,
+        website: str | None = None,
+        external_account_keys: ExternalAccountKeys | Mapping[str, bytes] | None = None,
+        external_account_required: bool = False,
+        now: Callable[[], datetime] = _utc_now,
+    ) -> None:
+        if auto_approve and (challenge_validator is not None or policy is not None):
+            raise ValueError("auto_approve asks nobody; leave it out to use a challenge_validator or a policy")
+        if ask_challenges and not auto_approve:
+            raise ValueError("ask_challenges is about auto_approve; without it challenges are asked anyway")
+        if external_account_required and external_account_keys is None:
+            raise ValueError("external_account_required needs external_account_keys")
+        if isinstance(external_account_keys, Mapping):
+            external_account_keys = external_account_keys.get
+        limits = limits or Limits()
+        async_store = AsyncStore(store or ca.store)
+        trusting = auto_approve and not ask_challenges
+        self._server = Server(
+            ca=ca,
+            store=async_store,
+            nonces=Nonces(async_store, limits.nonce_lifetime, now),
+            policy=policy or Everybody(Decision.TRUST if trusting else Decision.PROVE),
+            validators=choose_validators(TakesTheirWord() if auto_approve else challenge_validator),
+            limits=limits,
+            now=now,
+            profile=profile,
+            terms_of_service=terms_of_service,
+            website=website,
+            external_account_keys=external_account_keys,
+            external_account_required=external_account_required,
+        )
+        self._urls = URLs(external_url.rstrip("/")) if external_url else None
+
+    async def pending(self) -> list[Authorization]:
+        """The authorizations that wait for proof or for a person, oldest first."""
+        return await approval.pending(self._server.store, self._server.now())
+
+    async def approve(self, id: str) -> Authorization:
+        """Let an authorization be valid. Raises `approval.NotPending`."""
+        return await approval.approve(self._server.store, id, self._server.now())
+
+    async def refuse(self, id: str, reason: str = "") -> Authorization:
+        """Let an authorization, and with it its order, be invalid. Raises `approval.NotPending`."""
+        return await approval.refuse(self._server.store, id, self._server.now(), reason)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _live(receive, send)
+        elif scope["type"] == "websocket":
+            await receive()
+            await send({"type": "websocket.close", "code": 1000})
+        elif scope["type"] == "http":
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        urls = self._urls or URLs(derive_base(scope))
+        with_nonce = scope["method"] == "POST"
+        try:
+            await self._server.nonces.load()
+            path = relative_path(scope)
+            with_nonce = with_nonce or path == "new-nonce"
+            reply = await self._answer(scope, receive, path, urls)
+        except Problem as problem:
+            log.info("refused %s %a: %s", scope["method"], scope["path"][:100], problem)
+            reply = _refusal(problem)
+        except StoreError:
+            log.exception("the store failed")
+            with_nonce = with_nonce and self._server.nonces.ready
+            reply = _refusal(
+                Problem(
+                    ProblemType.UNAVAILABLE, "the server cannot store anything now", retry_after=timedelta(seconds=30)
+                )
+            )
+        except Exception:
+            log.exception("a request could not be answered")
+            with_nonce = with_nonce and self._server.nonces.ready
+            reply = _refusal(Problem(ProblemType.SERVER_INTERNAL, "the server made a mistake; its log says more"))
+        await self._send(send, reply, urls, with_nonce=with_nonce, with_body=scope["method"] != "HEAD")
+
+    async def _answer(self, scope: Scope, receive: Receive, path: str, urls: URLs) -> Reply:
+        method: str = scope["method"]
+        name, slash, id = path.partition("/")
+        if name == "acct" and id.endswith("/orders"):
+            name, id = "orders", id.removesuffix("/orders")
+        if not slash and name in ("directory", "new-nonce", "ca.pem"):
+            return await self._answer_unsigned(name, method, scope, receive, urls)
+        resource = RESOURCES.get(name)
+        if resource is None or resource.id != bool(slash) or (resource.id and not ID.fullmatch(id)):
+            raise Problem(ProblemType.NOT_FOUND, "there is nothing here; the directory names what there is")
+        if method != "POST":
+            raise _not_allowed(["POST"])
+        incoming = _incoming(scope, name, id, path, urls)
+        body = await read_body(incoming, receive, self._server.limits.body)
+        request = await verify(self._server, resource, incoming, body)
+        for _ in range(_ATTEMPTS):
+            try:
+                return await resource.handler(self._server, request)
+            except Conflict:
+                # Something changed between reading and committing: look again, and answer with what is found.
+                request = await verify_again(self._server, request)
+        raise Problem(
+            ProblemType.UNAVAILABLE,
+            "too many requests change the same thing; try again",
+            retry_after=timedelta(seconds=1),
+        )
+
+    async def _answer_unsigned(self, name: str, method: str, scope: Scope, receive: Receive, urls: URLs) -> Reply:
+        """What everybody may read: by GET, and the directory and nonces by POST-as-GET too (§6.3)."""
+        if method == "POST" and name != "ca.pem":
+            resource = Resource(_nothing, payload="empty")
+            incoming = _incoming(scope, name, "", name, urls)
+            body = await read_body(incoming, receive, self._server.limits.body)
+            await verify(self._server, resource, incoming, body)
+        elif method not in ("GET", "HEAD"):
+            raise _not_allowed(["GET", "HEAD"] + (["POST"] if name != "ca.pem" else []))
+        if name == "directory":
+            return Reply(self._directory(urls))
+        if name == "ca.pem":
+            return Reply(self._server.ca.root_cert_pem, content_type="application/x-pem-file")
+        # §7.2: 200 to HEAD, 204 to GET, and nobody may keep it.
+        return Reply(status=200 if method == "HEAD" else 204)
+
+    def _directory(self, urls: URLs) -> dict[str, object]:
+        meta: dict[str, object] = {}
+        if self._server.terms_of_service:
+            meta["termsOfService"] = self._server.terms_of_service
+        if self._server.website:
+            meta["website"] = self._server.website
+        if self._server.external_account_required:
+            meta["externalAccountRequired"] = True
+        return {name: urls.to(path) for name, path in DIRECTORY.items()} | {"meta": meta}
+
+    async def _send(self, send: Send, reply: Reply, urls: URLs, *, with_nonce: bool, with_body: bool) -> None:
+        body = reply.document if isinstance(reply.document, bytes) else to_json(reply.document)
+        headers = [
+            (b"cache-control", b"no-store"),
+            (b"link", f'<{urls.to("directory")}>;rel="index"'.encode()),
+            *[(b"link", f'<{url}>;rel="{relation}"'.encode()) for url, relation in reply.links],
+            *[(name.lower().encode(), value.encode()) for name, value in reply.headers],
+        ]
+        if reply.status != 204:
+            headers.append((b"content-length", str(len(body)).encode()))
+        if body:
+            headers.append((b"content-type", reply.content_type.encode()))
+        if with_nonce:
+            headers.append((b"replay-nonce", self._server.nonces.make().encode()))
+        if reply.location:
+            headers.append((b"location", reply.location.encode()))
+        if reply.retry_after:
+            headers.append((b"retry-after", str(max(1, round(reply.retry_after.total_seconds()))).encode()))
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body if with_body else b""})
+
+
+def _incoming(scope: Scope, name: str, id: str, path: str, urls: URLs) -> Incoming:
+    query: bytes = scope.get("query_string", b"")
+    url = f"{urls.base}/{path}"
+    client = scope.get("client")
+    return Incoming(
+        resource=name,
+        id=id,
+        url=f"{url}?{query.decode('latin-1')}" if query else url,
+        query=query,
+        headers=list(scope["headers"]),
+        client=str(client[0]) if client else "",
+        urls=urls,
+    )
+
+
+def _refusal(problem: Problem) -> Reply:
+    return Reply(
+        problem.to_json(),
+        status=problem.type.status,
+        content_type="application/problem+json",
+        headers=tuple(problem.headers.items()),
+    )
+
+
+def _not_allowed(methods: Sequence[str]) -> Problem:
+    allowed = ", ".join(methods)
+    return Problem(ProblemType.METHOD_NOT_ALLOWED, f"this resource takes {allowed}", headers={"Allow": allowed})
+
+
+async def _nothing(server: Server, request: object) -> Reply:
+    return Reply()
+
+
+async def _live(receive: Receive, send: Send) -> None:
+    """Answer a server that announces its life. Mounted applications never hear of it, so nothing depends on it."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

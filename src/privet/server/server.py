@@ -1,0 +1,141 @@
+"""What every handler is given: the authority, the store, the clock, and the rules. It holds no request's state."""
+
+import asyncio
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+from privet.acme.challenges import ChallengeType
+from privet.acme.jws import Key
+from privet.acme.problems import Problem, ProblemType
+from privet.ca.authority import CertificateAuthority
+from privet.ca.profiles import Profile
+from privet.server.limits import Limits
+from privet.server.nonces import Nonces
+from privet.server.policy import Policy
+from privet.server.records import Account, Authorization, Kept, Named
+from privet.server.urls import URLs
+from privet.server.validators import Validators
+from privet.stores.asynchronous import AsyncStore
+from privet.stores.base import Record
+
+log = logging.getLogger("privet")
+
+ExternalAccountKeys = Callable[[str], bytes | None]
+Answer = TypeVar("Answer")
+
+# One bite of pruning follows this many commits and takes up to this many records: more than were written.
+_BITE_EVERY, _BITE = 16, 400
+_KEYS_REMEMBERED = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedRequest:
+    """A request that is what it says: signed by `key`, of `account` where the resource asks for one.
+
+    `payload` is None for an empty one (POST-as-GET). Nothing behind this looks at a header, a signature or a nonce.
+    """
+
+    account: Account | None
+    key: Key
+    payload: Mapping[str, Any] | None
+    url: str
+    id: str
+    query: Mapping[str, str]
+    accept: str
+    client: str
+    urls: URLs
+
+    @property
+    def owner(self) -> Account:
+        assert self.account is not None, "this resource is for accounts"
+        return self.account
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a handler answers: a JSON document or bytes, and where it lies."""
+
+    document: Mapping[str, object] | bytes = b""
+    status: int = 200
+    location: str | None = None
+    links: tuple[tuple[str, str], ...] = ()
+    retry_after: timedelta | None = None
+    content_type: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(slots=True)
+class Server:
+    ca: CertificateAuthority
+    store: AsyncStore
+    nonces: Nonces
+    policy: Policy
+    validators: Validators | None
+    limits: Limits
+    now: Callable[[], datetime]
+    profile: Profile
+    terms_of_service: str | None
+    website: str | None
+    external_account_keys: ExternalAccountKeys | None
+    external_account_required: bool
+    validating: dict[tuple[str, ChallengeType], asyncio.Task[Authorization]] = field(default_factory=dict)
+    """Validations under way in this process; others are known by their lease."""
+    _keys: dict[tuple[str, int], Key] = field(default_factory=dict)
+    _commits: int = 0
+    _pruning: asyncio.Task[None] | None = None
+
+    async def commit(self, *things: Kept, unchanged: Sequence[Named] = (), durable: bool = True) -> None:
+        """Commit all or none of these, at the versions at which they were read. Raises `Conflict`."""
+        await self.store.commit(
+            *[thing.to_record() for thing in things],
+            unchanged=[Record(thing.KIND, thing.id, version=thing.version) for thing in unchanged],
+            durable=durable,
+        )
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Let what has expired go, in small bites, as a by-product of work."""
+        self._commits += 1
+        if self._commits % _BITE_EVERY == 0 and (self._pruning is None or self._pruning.done()):
+            self._pruning = asyncio.create_task(self._prune())
+
+    async def _prune(self) -> None:
+        try:
+            await self.store.prune(self.now(), limit=_BITE)
+        except Exception:
+            log.exception("what has expired could not be pruned")
+
+    def key_of(self, account: Account) -> Key:
+        """The account's key, parsed once for each version of the account: a new key counts at once, everywhere."""
+        name = (account.id, account.version)
+        key = self._keys.get(name)
+        if key is None:
+            if len(self._keys) >= _KEYS_REMEMBERED:
+                self._keys.clear()
+            key = self._keys[name] = Key.from_jwk(dict(account.jwk))
+        return key
+
+
+async def ask(answer: Awaitable[Answer] | Answer) -> Answer:
+    """Take the answer of a policy, which may be async; if it fails, the answer is no."""
+    try:
+        if inspect.isawaitable(answer):
+            return await answer
+        return answer
+    except Problem:
+        raise
+    except Exception:
+        log.exception("the policy failed")
+        raise Problem(ProblemType.SERVER_INTERNAL, "whether this is allowed could not be decided") from None
+
+
+Versioned = TypeVar("Versioned", bound="Any")
+
+
+def stored(thing: Versioned) -> Versioned:
+    """The same thing as it is after its commit."""
+    return replace(thing, version=thing.version + 1)
