@@ -1,1 +1,34 @@
-"""An internal certificate authority that speaks ACME."""
+"""privet: an internal certificate authority that speaks ACME."""
+
+from privet.acme.problems import Problem, ProblemType
+from privet.bundle import CertBundle
+from privet.ca import AuthorityError, CertificateAuthority, KeyType, Profile
+from privet.server.limits import Limits
+from privet.server.policy import Applicant, Decision, Policy
+from privet.server.responder import ACMEResponder
+from privet.server.validators import ChallengeValidator
+from privet.stores import Conflict, FileStore, MemoryStore, Record, SQLiteStore, Store, StoreError, open_store
+
+__all__ = [
+    "ACMEResponder",
+    "Applicant",
+    "AuthorityError",
+    "CertBundle",
+    "CertificateAuthority",
+    "ChallengeValidator",
+    "Conflict",
+    "Decision",
+    "FileStore",
+    "KeyType",
+    "Limits",
+    "MemoryStore",
+    "Policy",
+    "Problem",
+    "ProblemType",
+    "Profile",
+    "Record",
+    "SQLiteStore",
+    "Store",
+    "StoreError",
+    "open_store",
+]
