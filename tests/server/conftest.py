@@ -7,9 +7,9 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.wire import BASE, Wire
 
 from privet import ACMEResponder, CertificateAuthority, MemoryStore, Store
-from tests.wire import BASE, Wire
 
 
 @pytest.fixture
