@@ -5,6 +5,7 @@ The law: any bytes give a value or a `Problem`.
 
 import binascii
 import json
+import math
 from typing import Any
 
 from privet.acme.problems import Problem, ProblemType
@@ -35,7 +36,7 @@ def from_base64url(text: object, what: str) -> bytes:
 def from_json(data: bytes, what: str) -> dict[str, Any]:
     """Read a JSON object, refusing members given twice: two readers could each take another one."""
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_constant)
+        value = _decode(data.decode("utf-8"))
     except (ValueError, RecursionError):
         raise Problem(ProblemType.MALFORMED, f"{what} is not a JSON object with each member once, in UTF-8") from None
     if not isinstance(value, dict):
@@ -59,3 +60,14 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    # What is too large for a float would become an infinity, which JSON cannot say again.
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number is too large")
+    return number
+
+
+_decode = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant, parse_float=_finite).decode
