@@ -10,14 +10,16 @@ from typing import Any
 
 from privet.acme.problems import Problem, ProblemType
 
-_TO_STANDARD = str.maketrans("-_", "+/", "+/=")
+# Only bytes have a quick translate; what is outside the alphabet does not survive being encoded again.
+_TO_STANDARD, _TO_URL = bytes.maketrans(b"-_", b"+/"), bytes.maketrans(b"+/", b"-_")
 
 
 def to_base64url(data: bytes) -> str:
-    return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL).decode()
+    return _to_base64url(data).decode()
 
 
-_TO_URL = bytes.maketrans(b"+/", b"-_")
+def _to_base64url(data: bytes) -> bytes:
+    return binascii.b2a_base64(data, newline=False).rstrip(b"=").translate(_TO_URL)
 
 
 def from_base64url(text: object, what: str) -> bytes:
@@ -25,10 +27,11 @@ def from_base64url(text: object, what: str) -> bytes:
     if not isinstance(text, str):
         raise Problem(ProblemType.MALFORMED, f"{what} must be a string of base64url")
     try:
-        data = binascii.a2b_base64(text.translate(_TO_STANDARD) + "=" * (-len(text) % 4))
+        encoded = text.encode("ascii")
+        data = binascii.a2b_base64(encoded.translate(_TO_STANDARD) + b"=" * (-len(encoded) % 4))
     except (binascii.Error, ValueError):
         raise Problem(ProblemType.MALFORMED, f"{what} is not base64url") from None
-    if to_base64url(data) != text:
+    if _to_base64url(data) != encoded:
         raise Problem(ProblemType.MALFORMED, f"{what} is not base64url without padding, as RFC 7515 writes it")
     return data
 
