@@ -66,7 +66,7 @@ class CertificateAuthority:
         if self.load():
             return
         try:
-            self._keep(make_root(keys.generate(key_type), cn, self._now(), timedelta(days=validity_days)))
+            self._keep(make_root(keys.generate(key_type), cn, self._now(), _validity(validity_days)))
             _logger.info("made the root of authority %r, SHA-256 %s", self.name, self.fingerprint)
         except Conflict:
             self.load()
@@ -333,7 +333,7 @@ class CertificateAuthority:
             return replace(revoked, version=revoked.version + 1)
 
 
-def _validity(days: float, hours: float | None) -> timedelta:
+def _validity(days: float, hours: float | None = None) -> timedelta:
     try:
         validity = timedelta(days=days) if hours is None else timedelta(hours=hours)
     except OverflowError:

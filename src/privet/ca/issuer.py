@@ -72,8 +72,11 @@ class Issuer:
                 f"the authority is valid from {self.not_before} to {self.not_after} and cannot sign at {now}"
             )
         head_start = min(LEAF_HEAD_START, (not_after - now if not_after else validity) / 24)
-        begin = _whole_seconds(not_before or now - head_start)
-        end = _whole_seconds(not_after or begin + validity)
+        try:
+            begin = _whole_seconds(not_before or now - head_start)
+            end = _whole_seconds(not_after or begin + validity)
+        except OverflowError:
+            raise AuthorityError("a certificate cannot be valid beyond the year 9999") from None
         inside = max(begin, self.not_before), min(end, self.not_after)
         if not inside[0] < inside[1] or end <= now:
             raise AuthorityError(
@@ -123,6 +126,10 @@ def make_root(key: PrivateKey, cn: str, now: datetime, validity: timedelta) -> I
     """A new self-signed root. Raises `ValueError` if `cn` is no common name."""
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, cn)])
     begin = _whole_seconds(now - ROOT_HEAD_START)
+    try:
+        end = begin + validity
+    except OverflowError:
+        raise ValueError("a root cannot be valid beyond the year 9999") from None
     spki = keys.spki(key.public_key())
     algorithm = SIGNATURE_ALGORITHMS[check_public_key(key.public_key())]
     to_be_signed = tbs.tbs_certificate(
@@ -130,7 +137,7 @@ def make_root(key: PrivateKey, cn: str, now: datetime, validity: timedelta) -> I
         algorithm=algorithm,
         issuer=name.public_bytes(),
         not_before=begin,
-        not_after=_whole_seconds(begin + validity),
+        not_after=_whole_seconds(end),
         subject=name.public_bytes(),
         spki=spki,
         extensions=(
