@@ -1,0 +1,49 @@
+"""The options that several commands share. They are read by `settings`, so here everything is text as it was typed."""
+
+from typing import Annotated
+
+import typer
+
+from privet.cli.settings import DEFAULT_STORE
+
+Config = Annotated[
+    str | None,
+    typer.Option(
+        "--config", metavar="FILE", help="Take settings from this TOML file; its keys are the names of the options."
+    ),
+]
+StoreURL = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="Where everything is kept: sqlite:///PATH or file:///PATH.",
+        show_default=DEFAULT_STORE,
+    ),
+]
+Name = Annotated[
+    str | None, typer.Option("--name", metavar="NAME", help="The authority's name in the store.", show_default="root")
+]
+KeyPasswordFile = Annotated[
+    str | None,
+    typer.Option("--key-password-file", metavar="FILE", help="Encrypt the authority's key with the password in FILE."),
+]
+CN = Annotated[
+    str | None,
+    typer.Option(
+        "--cn", metavar="TEXT", help="The root's common name, when it is made.", show_default="privet Internal CA"
+    ),
+]
+CAValidity = Annotated[
+    str | None,
+    typer.Option(
+        "--ca-validity", metavar="DURATION", help="How long the root lives, when it is made.", show_default="3650d"
+    ),
+]
+Validity = Annotated[
+    str | None,
+    typer.Option(
+        "--validity", metavar="DURATION", help="How long certificates live: 90m, 24h, 7d.", show_default="24h"
+    ),
+]
+JSON = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

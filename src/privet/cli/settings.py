@@ -1,0 +1,284 @@
+"""Settings: from options, the environment and a TOML file, in this order of precedence, each read and checked here.
+
+The law of this module: every source is checked in full before anything happens, all mistakes are told at once, and a
+`Settings` that exists is in order.
+"""
+
+import difflib
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from privet.acme.identifiers import BadIdentifier, from_text
+from privet.cli.failures import Mistakes
+
+DEFAULT_STORE = "sqlite:///~/.privet/privet.db"
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+Reader = Callable[[object], object]
+
+
+# --- readers: what a person wrote, or ValueError with the rest of a sentence that begins with the setting's name ---
+
+
+def read_text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"has to be a text, not {value!r}")
+    return value
+
+
+def read_flag(value: object) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    word = str(value).lower()
+    if word not in words:
+        raise ValueError(f"has to be true or false, not {value!r}")
+    return words[word]
+
+
+def read_path(value: object) -> Path:
+    return Path(read_text(value)).expanduser()
+
+
+def read_port(value: object) -> int:
+    return _number(value, 0, 65535)
+
+
+def read_workers(value: object) -> int:
+    return _number(value, 1, 256)
+
+
+def read_mode(value: object) -> int:
+    if not re.fullmatch(r"0?o?[0-7]{3}", text := str(value)):
+        raise ValueError(f"has to be a file mode such as 660, not {value!r}")
+    return int(text.removeprefix("0o"), 8)
+
+
+def read_store(value: object) -> str:
+    text = read_text(value)
+    if text != "memory:" and not re.fullmatch(r"(sqlite|file):///.+", text):
+        raise ValueError(f"has to be sqlite:///PATH, file:///PATH or memory:, not {value!r}")
+    return text
+
+
+def read_duration(value: object) -> timedelta:
+    text = str(value).replace(" ", "")
+    if not re.fullmatch(r"(\d+(\.\d+)?[smhdw])+", text):
+        raise ValueError(f"has to be a duration such as 90m, 24h or 7d, not {value!r}")
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+    try:
+        total = sum(
+            (timedelta(**{units[unit]: float(number)}) for number, unit in re.findall(r"([\d.]+)(\w)", text)),
+            timedelta(),
+        )
+    except OverflowError:
+        total = timedelta.max
+    if not timedelta(seconds=1) <= total <= timedelta(days=36500):
+        raise ValueError(f"has to be between a second and a century, not {value!r}")
+    return total
+
+
+def read_url(value: object) -> str:
+    """An address as clients know it: no query, no trailing slash."""
+    text = read_text(value)
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if not good or parts.query or parts.fragment or parts.username is not None or not text.isprintable() or " " in text:
+        raise ValueError(f"has to be an address such as https://ca.internal or https://ca.internal/acme, not {value!r}")
+    if text.rstrip("/").endswith("/directory"):
+        raise ValueError(f"has to be the address above the directory: leave /directory out of {value!r}")
+    return text.rstrip("/")
+
+
+def read_link(value: object) -> str:
+    text = read_text(value)
+    if urlsplit(text).scheme not in ("http", "https") or not text.isprintable() or " " in text:
+        raise ValueError(f"has to be an address that begins with https:// or http://, not {value!r}")
+    return text
+
+
+def read_mount(value: object) -> str:
+    text = str(value)
+    if text.strip("/") and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+/?", text):
+        raise ValueError(f"has to be a path that begins with a slash, such as /acme, not {value!r}")
+    return text.rstrip("/")
+
+
+def read_names(value: object) -> tuple[str, ...]:
+    names = _list(value)
+    for name in names:
+        try:
+            from_text(name)
+        except BadIdentifier as error:
+            raise ValueError(f"has a name that is none: {error}") from None
+    return names
+
+
+def read_list(value: object) -> tuple[str, ...]:
+    return _list(value)
+
+
+def read_level(value: object) -> str:
+    if value not in LOG_LEVELS:
+        raise ValueError(f"has to be one of {', '.join(LOG_LEVELS)}, not {value!r}")
+    return str(value)
+
+
+def _list(value: object) -> tuple[str, ...]:
+    """A list in TOML, an option given several times, or commas between in the environment."""
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) and part.strip() for part in parts):
+        raise ValueError(f"has to be a list of texts, not {value!r}")
+    return tuple(part.strip() for part in parts)
+
+
+def _number(value: object, least: int, most: int) -> int:
+    text = str(value)
+    if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
+        raise ValueError(f"has to be a number from {least} to {most}, not {value!r}")
+    return int(text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Everything that can be set, for all commands, by the names it has as an option, in the environment (PRIVET_…)
+    and in the file. It can be pickled, and holds no secret."""
+
+    store: str = DEFAULT_STORE
+    name: str = "root"
+    cn: str = "privet Internal CA"
+    ca_validity: timedelta = timedelta(days=3650)
+    key_password_file: Path | None = None
+    validity: timedelta = timedelta(hours=24)
+
+    host: str = "127.0.0.1"
+    port: int = 8555
+    uds: Path | None = None
+    uds_mode: int = 0o660
+    external_url: str | None = None
+    mount: str = ""
+    trusted_proxy: tuple[str, ...] = ()
+    workers: int = 1
+    log_level: str = "info"
+
+    tls: bool = False
+    tls_name: tuple[str, ...] = ()
+    tls_validity: timedelta = timedelta(hours=24)
+    plain_http: bool = False
+
+    auto_approve: bool = False
+    approve_anybody: bool = False
+    ask_challenges: bool = False
+    terms_of_service: str | None = None
+    website: str | None = None
+
+
+READERS: Mapping[str, Reader] = {
+    "store": read_store,
+    "name": read_text,
+    "cn": read_text,
+    "ca_validity": read_duration,
+    "key_password_file": read_path,
+    "validity": read_duration,
+    "host": read_text,
+    "port": read_port,
+    "uds": read_path,
+    "uds_mode": read_mode,
+    "external_url": read_url,
+    "mount": read_mount,
+    "trusted_proxy": read_list,
+    "workers": read_workers,
+    "log_level": read_level,
+    "tls": read_flag,
+    "tls_name": read_names,
+    "tls_validity": read_duration,
+    "plain_http": read_flag,
+    "auto_approve": read_flag,
+    "approve_anybody": read_flag,
+    "ask_challenges": read_flag,
+    "terms_of_service": read_link,
+    "website": read_link,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What was read: the settings, the mistakes, and the names of the settings that nobody could read."""
+
+    settings: Settings
+    mistakes: tuple[str, ...]
+    unread: frozenset[str]
+
+    def checked(self, *more: str) -> Settings:
+        """The settings, if nothing is wrong. Raises `Mistakes`."""
+        if sentences := [*self.mistakes, *more]:
+            raise Mistakes(sentences)
+        return self.settings
+
+
+def read_settings(options: Mapping[str, object], environment: Mapping[str, str]) -> Read:
+    """Read all sources. An option that is None, or a variable that is empty, was not given."""
+    file = options.get("config") or environment.get("PRIVET_CONFIG")
+    table, mistakes = _read_file(Path(str(file)).expanduser()) if file else ({}, [])
+    values: dict[str, Any] = {}
+    unread = set()
+    for name, read in READERS.items():
+        # The last one wins.
+        for origin, value in (
+            (f"{option_name(name)} in {file}", table.get(name)),
+            (variable_name(name), _variable(name, environment)),
+            (f"--{option_name(name)}", _given(options.get(name))),
+        ):
+            if value is None:
+                continue
+            try:
+                values[name] = read(value)
+            except ValueError as error:
+                mistakes.append(f"{origin} {error}")
+                unread.add(name)
+    return Read(Settings(**values), tuple(mistakes), frozenset(unread))
+
+
+def option_name(name: str) -> str:
+    return name.replace("_", "-")
+
+
+def variable_name(name: str) -> str:
+    return f"PRIVET_{name.upper()}"
+
+
+def _variable(name: str, environment: Mapping[str, str]) -> str | None:
+    value = environment.get(variable_name(name)) or None
+    # Kubernetes tells the containers beside a service "privet" where it is, in this very variable.
+    return None if name == "port" and value and value.startswith("tcp://") else value
+
+
+def _given(option: object) -> object:
+    """An option that may be given several times is empty when it was not given at all."""
+    return None if option in ([], ()) else option
+
+
+def _read_file(path: Path) -> tuple[dict[str, object], list[str]]:
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        return {}, [f"the configuration file {path} cannot be read: {error.strerror or error}"]
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return {}, [f"the configuration file {path} is not TOML: {error}"]
+    found: dict[str, object] = {}
+    mistakes = []
+    for key, value in table.items():
+        if (name := key.replace("-", "_")) in READERS:
+            found[name] = value
+            continue
+        near = difflib.get_close_matches(key, map(option_name, READERS), n=1)
+        hint = f"did you mean {near[0]}?" if near else "`privet serve --help` names them all"
+        mistakes.append(f"{key} in {path} is no setting; {hint}")
+    return found, mistakes

@@ -1,0 +1,152 @@
+"""What is served: the responder where it is mounted, a page for people who come by, and the server's own certificate.
+
+A `Site` is its settings, and opens what it needs in the process that serves it: it travels to workers by pickle.
+Speaks for ASGI's root_path. The law of this module: the way to the responder is one look at a path, and no redirect.
+"""
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+from uvicorn.config import STARTUP_FAILURE, Config
+
+from privet.acme.encoding import to_json
+from privet.acme.problems import Problem, ProblemType
+from privet.ca import DEFAULT, AuthorityError, CertificateAuthority
+from privet.cli.failures import Failure
+from privet.cli.settings import Settings
+from privet.cli.stores import authority_in, key_password, open_settings_store
+from privet.cli.tls import OwnCertificate
+from privet.server.requests import Receive
+from privet.server.responder import ACMEResponder, Scope, Send
+from privet.stores import FileStore, MemoryStore, SQLiteStore, StoreError
+
+log = logging.getLogger("privet")
+
+# The store works in a thread beside the event loop. When both want to run, the loop should not wait for 5 ms.
+_SWITCH_INTERVAL = 0.0005
+
+
+class Site:
+    def __init__(self, settings: Settings, external_url: str, tls_names: tuple[str, ...]) -> None:
+        self.settings = settings
+        self.external_url = external_url
+        self._tls_names = tls_names
+        self._ca: CertificateAuthority | None = None
+        self._own: OwnCertificate | None = None
+        self._store: MemoryStore | SQLiteStore | FileStore | None = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Site, (self.settings, self.external_url, self._tls_names)
+
+    def open(self) -> CertificateAuthority:
+        """Open the store, and make what the first start makes. Raises what the store and the authority raise."""
+        if self._ca is None:
+            self._store = open_settings_store(self.settings.store)
+            ca = authority_in(self._store, self.settings.name, key_password(self.settings))
+            ca.init(self.settings.cn, self.settings.ca_validity.total_seconds() / 86400)
+            if self.settings.tls:
+                self._own = OwnCertificate(ca, self._tls_names, self.settings.tls_validity)
+                self._own.refresh()
+            self._ca = ca
+        return self._ca
+
+    def close(self) -> None:
+        self._ca = self._own = None
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    def make_context(self, config: Config, default: Callable[[], ssl.SSLContext]) -> ssl.SSLContext:
+        """uvicorn's ssl_context_factory, asked before the application is made."""
+        self._open_or_exit()
+        assert self._own is not None
+        return self._own.context
+
+    def make_app(self) -> "Application":
+        sys.setswitchinterval(_SWITCH_INTERVAL)
+        settings = self.settings
+        responder = ACMEResponder(
+            self._open_or_exit(),
+            auto_approve=settings.auto_approve,
+            ask_challenges=settings.ask_challenges,
+            external_url=self.external_url,
+            profile=replace(DEFAULT, validity=settings.validity),
+            terms_of_service=settings.terms_of_service,
+            website=settings.website,
+        )
+        return Application(responder, settings.mount, self.external_url, self._own, self.close)
+
+    def _open_or_exit(self) -> CertificateAuthority:
+        """In a worker: what cannot be opened now will not be opened by starting another worker."""
+        try:
+            return self.open()
+        except (StoreError, AuthorityError, Failure) as error:
+            log.error("a worker cannot start: %s", error)
+            sys.exit(STARTUP_FAILURE)
+
+
+class Application:
+    """The ASGI application: mounts the responder, and lives as long as the server."""
+
+    def __init__(
+        self,
+        responder: ACMEResponder,
+        mount: str,
+        external_url: str,
+        own: OwnCertificate | None,
+        close: Callable[[], None],
+    ) -> None:
+        self._responder = responder
+        self._mount = mount
+        self._below = f"{mount}/"
+        self._front = {"/", mount, f"{mount}/"}
+        self._page = _page(external_url)
+        self._own = own
+        self._close = close
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+            return
+        if scope["type"] == "http":
+            path: str = scope["path"]
+            if path in self._front and scope["method"] in ("GET", "HEAD"):
+                await _send(send, 200, b"text/plain; charset=utf-8", self._page, scope["method"] == "GET")
+                return
+            if not path.startswith(self._below):
+                problem = Problem(ProblemType.NOT_FOUND, f"there is nothing here; ACME is below {self._below}")
+                await _send(send, problem.type.status, b"application/problem+json", to_json(problem.to_json()), True)
+                return
+        scope["root_path"] = self._mount
+        await self._responder(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        keeping = asyncio.create_task(self._own.keep()) if self._own else None
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        if keeping:
+            keeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await keeping
+        self._close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _page(external_url: str) -> bytes:
+    return (
+        f"This is privet, an internal certificate authority that speaks ACME (RFC 8555).\n\n"
+        f"Point an ACME client at   {external_url}/directory\n"
+        f"Its root certificate is   {external_url}/ca.pem\n"
+    ).encode()
+
+
+async def _send(send: Send, status: int, content_type: bytes, body: bytes, with_body: bool) -> None:
+    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body if with_body else b""})
