@@ -118,6 +118,16 @@ def parse(body: bytes) -> JWS:
     return jws
 
 
+def find_nonce(body: bytes) -> str | None:
+    """The nonce in a body that `parse` refuses, if there is one to be found all the same."""
+    try:
+        message = from_json(body, "the request")
+        nonce = from_json(from_base64url(message.get("protected"), "protected"), "the protected header").get("nonce")
+    except Problem:
+        return None
+    return nonce if isinstance(nonce, str) else None
+
+
 def parse_inner(message: object) -> JWS:
     """Read the JWS inside a key change (§7.3.5): signed by a key it carries, without a nonce. Raises `Problem`."""
     jws = _parse(message, ALGORITHMS)

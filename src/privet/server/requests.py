@@ -4,13 +4,14 @@ The law: nothing behind this module doubts who is asking, and nothing in it touc
 the account that signs. A nonce is spent by appearing, whatever else is wrong with the request.
 """
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import parse_qsl
 
 from privet.acme.encoding import from_json
-from privet.acme.jws import JWS, Key, parse
+from privet.acme.jws import JWS, Key, find_nonce, parse
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
 from privet.server.records import Account
@@ -60,8 +61,8 @@ async def read_body(incoming: Incoming, receive: Receive, limit: int) -> bytes:
     if media_type != JOSE_JSON:
         raise Problem(ProblemType.UNSUPPORTED_MEDIA_TYPE, f"the content type must be {JOSE_JSON.decode()}")
     too_large = Problem(ProblemType.CONTENT_TOO_LARGE, f"the request is larger than {limit} bytes")
-    length = incoming.header(b"content-length")
-    if length.isdigit() and int(length) > limit:
+    length = incoming.header(b"content-length").lstrip(b"0")
+    if length.isdigit() and (len(length) > len(str(limit)) or int(length) > limit):
         raise too_large
     body: bytes = b""
     while True:
@@ -77,7 +78,11 @@ async def read_body(incoming: Incoming, receive: Receive, limit: int) -> bytes:
 
 async def verify(server: Server, resource: Resource, incoming: Incoming, body: bytes) -> VerifiedRequest:
     """Return what a request proves to be. Raises `Problem`."""
-    jws = parse(body)
+    try:
+        jws = parse(body)
+    except Problem:
+        await _spend(server, body)
+        raise
     account, key = await _signer(server, resource, jws, incoming.urls)
     # §6.4: the url is under the signature, so that nobody can send the request on to another resource.
     if jws.url != incoming.url:
@@ -108,6 +113,15 @@ async def verify_again(server: Server, request: VerifiedRequest) -> VerifiedRequ
     return replace(request, account=account)
 
 
+async def _spend(server: Server, body: bytes) -> None:
+    """§6.5: "Once a nonce value has appeared in an ACME request, the server MUST consider it invalid", whatever else
+    the request is."""
+    nonce = find_nonce(body)
+    if nonce is not None:
+        with contextlib.suppress(Problem, Conflict):
+            await server.nonces.redeem(nonce)
+
+
 async def _signer(server: Server, resource: Resource, jws: JWS, urls: URLs) -> tuple[Account | None, Key]:
     """Spend the nonce, and find out who claims to have signed: an account, or a key that the request brings along."""
     assert jws.nonce is not None
@@ -130,7 +144,7 @@ async def _signer(server: Server, resource: Resource, jws: JWS, urls: URLs) -> t
 
 def _check_account(server: Server, record: Record | None, name: str) -> Account:
     account = None if record is None else Account.from_record(record)
-    if account is None or account.expires <= server.now():
+    if account is None or account.expires <= server.now() or account.authority != server.ca.name:
         raise Problem(ProblemType.ACCOUNT_DOES_NOT_EXIST, f"there is no account {name[:200]!a}")
     if account.status is not Status.VALID:
         raise Problem(ProblemType.ACCOUNT_NOT_VALID, f"the account is {account.status}")
