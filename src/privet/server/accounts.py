@@ -8,7 +8,7 @@ from privet.acme.payloads import NewAccount, read_contact, read_status
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
 from privet.server.policy import Applicant
-from privet.server.records import Account, Order
+from privet.server.records import Account, Order, key_name
 from privet.server.server import Reply, Server, VerifiedRequest, ask
 from privet.server.urls import URLs
 from privet.stores.base import new_id
@@ -16,9 +16,9 @@ from privet.stores.base import new_id
 
 async def new_account(server: Server, request: VerifiedRequest) -> Reply:
     """newAccount (§7.3): the account of this key, made if there is none yet."""
-    account = await find_account(server, request.key)
-    if account is not None:
-        return _existing(account, request)
+    found = await _find_account(server, request.key)
+    if found is not None and server.now() < found.expires:
+        return _existing(found, request)
     wish = NewAccount.read(request.payload or {})
     if wish.only_return_existing:
         raise Problem(ProblemType.ACCOUNT_DOES_NOT_EXIST, "there is no account with this key")
@@ -42,8 +42,9 @@ async def new_account(server: Server, request: VerifiedRequest) -> Reply:
         binding=wish.external_account_binding if external_account else None,
         created=now,
         expires=now + server.limits.new_account_lifetime,
+        authority=server.ca.name,
     )
-    await server.commit(account)
+    await server.commit(*([found.lapse()] if found else []), account)
     return Reply(_shown(account, request.urls), status=201, location=request.urls.to("acct", account.id))
 
 
@@ -56,12 +57,10 @@ async def account(server: Server, request: VerifiedRequest) -> Reply:
     contact, status = read_contact(payload), read_status(payload)
     if contact is not None:
         changed = replace(changed, contact=contact)
-    if payload.get("termsOfServiceAgreed") is True:
-        changed = replace(changed, terms_of_service_agreed=True)
+    # §7.3.2: "The server MUST ignore any updates to the "orders" field, "termsOfServiceAgreed" field, the "status"
+    # field (except as allowed by Section 7.3.6), or any other fields it does not recognize."
     if status == Status.DEACTIVATED:
         changed = changed.deactivate()
-    elif status not in (None, Status.VALID):
-        raise Problem(ProblemType.MALFORMED, "an account's status can be set to deactivated, and to nothing else")
     if changed != request.owner:
         await server.commit(changed)
     return Reply(_shown(changed, request.urls), location=request.urls.to("acct", changed.id))
@@ -102,24 +101,22 @@ async def key_change(server: Server, request: VerifiedRequest) -> Reply:
     old_key = change.get("oldKey")
     if not isinstance(old_key, dict) or {name: old_key.get(name) for name in account.jwk} != account.jwk:
         raise Problem(ProblemType.MALFORMED, "oldKey is not the account's key")
-    holder = await find_account(server, new_key)
-    if holder is not None:
+    holder = await _find_account(server, new_key)
+    if holder is not None and server.now() < holder.expires:
         raise Problem(
             ProblemType.CONFLICT,
             "the new key belongs to an account already",
             headers={"Location": request.urls.to("acct", holder.id)},
         )
     changed = replace(account, jwk=new_key.jwk, thumbprint=new_key.thumbprint)
-    await server.commit(changed)
+    await server.commit(*([holder.lapse()] if holder else []), changed)
     return Reply(_shown(changed, request.urls), location=request.urls.to("acct", account.id))
 
 
-async def find_account(server: Server, key: Key) -> Account | None:
-    records = await server.store.find(Account.KIND, f"key:{key.thumbprint}", limit=1)
-    if not records:
-        return None
-    account = Account.from_record(records[0])
-    return account if server.now() < account.expires else None
+async def _find_account(server: Server, key: Key) -> Account | None:
+    """The account that has this key, or had it when it expired."""
+    records = await server.store.find(Account.KIND, key_name(server.ca.name, key.thumbprint), limit=1)
+    return Account.from_record(records[0]) if records else None
 
 
 def keep_for_longer(server: Server, account: Account) -> Account | None:

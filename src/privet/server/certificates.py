@@ -1,9 +1,11 @@
 """Certificates (RFC 8555 §7.4.2, §7.6): downloaded, and revoked by whoever may."""
 
 import logging
+from datetime import datetime
 
 from cryptography import x509
 
+from privet.acme.identifiers import Identifier
 from privet.acme.payloads import Revocation
 from privet.acme.problems import Problem, ProblemType, Subproblem, compound
 from privet.acme.status import Status
@@ -56,7 +58,7 @@ async def _find(server: Server, serial: int, der: bytes) -> Certificate:
     """The record of exactly these bytes: a certificate that merely has the serial of one of ours is not ours."""
     records = await server.store.find(KIND, serial_name(serial), limit=1)
     found = Certificate.from_record(records[0]) if records else None
-    if found is None or found.der != der:
+    if found is None or found.der != der or found.authority != server.ca.name:
         raise Problem(ProblemType.NOT_FOUND, "the certificate is not one that was issued here")
     return found
 
@@ -64,16 +66,25 @@ async def _find(server: Server, serial: int, der: bytes) -> Certificate:
 async def _check_authorized(server: Server, account: Account, found: Certificate) -> None:
     """§7.6: another account may revoke if it holds valid authorizations for all identifiers in the certificate."""
     now = server.now()
-    lacking = []
-    for identifier in found.identifiers:
-        records = await server.store.find(Authorization.KIND, authorized_name(account.id, identifier))
-        authorizations = [Authorization.from_record(record).settle(now) for record in records]
-        if not any(each.status is Status.VALID and each.identifier == identifier for each in authorizations):
-            lacking.append(
-                Subproblem(ProblemType.UNAUTHORIZED, f"no valid authorization of yours for {identifier}", identifier)
-            )
+    lacking = [
+        Subproblem(ProblemType.UNAUTHORIZED, f"no valid authorization of yours for {identifier}", identifier)
+        for identifier in found.identifiers
+        if not await _holds(server, account, identifier, now)
+    ]
     if lacking:
         raise compound(lacking)
+
+
+async def _holds(server: Server, account: Account, identifier: Identifier, now: datetime) -> bool:
+    """Whether one of the account's authorizations for this identifier is valid."""
+    after = ""
+    while records := await server.store.find(
+        Authorization.KIND, authorized_name(account.id, identifier), after=after, limit=100
+    ):
+        if any(Authorization.from_record(record).settle(now).status is Status.VALID for record in records):
+            return True
+        after = records[-1].id
+    return False
 
 
 def _accepts(accept: str, media_type: str) -> bool:
