@@ -1,7 +1,6 @@
-import itertools
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -40,7 +39,10 @@ class Scene:
     responder: ACMEResponder
     http: httpx.AsyncClient
     base: str = BASE
-    _names: itertools.count[int] = field(default_factory=itertools.count)
+
+    def at(self, responder: ACMEResponder) -> httpx.AsyncClient:
+        """A client of another responder: a replica, or the same one after a restart."""
+        return httpx.AsyncClient(transport=httpx.ASGITransport(responder), base_url=self.base)
 
     def stranger(self) -> Wire:
         """A client without an account."""
