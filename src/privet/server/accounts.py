@@ -1,14 +1,12 @@
 """Accounts (RFC 8555 §7.3): made, updated, deactivated, given another key."""
 
-from dataclasses import replace
-
 from privet.acme.encoding import from_json
 from privet.acme.jws import Key, parse_binding, parse_inner
 from privet.acme.payloads import NewAccount, read_contact, read_status
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
 from privet.server.policy import Applicant
-from privet.server.records import Account, Order, key_name
+from privet.server.records import Account, Kind, Order, key_name
 from privet.server.server import Reply, Server, VerifiedRequest, ask
 from privet.server.urls import URLs
 from privet.stores.base import new_id
@@ -56,7 +54,7 @@ async def account(server: Server, request: VerifiedRequest) -> Reply:
     changed = request.owner
     contact, status = read_contact(payload), read_status(payload)
     if contact is not None:
-        changed = replace(changed, contact=contact)
+        changed = changed._replace(contact=contact)
     # §7.3.2: "The server MUST ignore any updates to the "orders" field, "termsOfServiceAgreed" field, the "status"
     # field (except as allowed by Section 7.3.6), or any other fields it does not recognize."
     if status == Status.DEACTIVATED:
@@ -72,7 +70,7 @@ async def orders(server: Server, request: VerifiedRequest) -> Reply:
         raise Problem(ProblemType.NOT_FOUND, "there is no such account of yours")
     page = server.limits.orders_page
     after = request.query.get("after", "")
-    records = await server.store.find(Order.KIND, f"account:{request.id}", after=after, limit=page)
+    records = await server.store.find(Kind.ORDER, f"account:{request.id}", after=after, limit=page)
     found = [Order.from_record(record) for record in records]
     now = server.now()
     # "It SHOULD NOT include orders in the invalid state": what lies past its expiry unfinished is one of those.
@@ -108,14 +106,14 @@ async def key_change(server: Server, request: VerifiedRequest) -> Reply:
             "the new key belongs to an account already",
             headers={"Location": request.urls.to("acct", holder.id)},
         )
-    changed = replace(account, jwk=new_key.jwk, thumbprint=new_key.thumbprint)
+    changed = account._replace(jwk=new_key.jwk, thumbprint=new_key.thumbprint)
     await server.commit(*([holder.lapse()] if holder else []), changed)
     return Reply(_shown(changed, request.urls), location=request.urls.to("acct", account.id))
 
 
 async def _find_account(server: Server, key: Key) -> Account | None:
     """The account that has this key, or had it when it expired."""
-    records = await server.store.find(Account.KIND, key_name(server.ca.name, key.thumbprint), limit=1)
+    records = await server.store.find(Kind.ACCOUNT, key_name(server.ca.name, key.thumbprint), limit=1)
     return Account.from_record(records[0]) if records else None
 
 
@@ -125,7 +123,7 @@ def keep_for_longer(server: Server, account: Account) -> Account | None:
     now = server.now()
     if account.expires - now > lifetime / 2:
         return None
-    return replace(account, expires=now + lifetime)
+    return account._replace(expires=now + lifetime)
 
 
 def _existing(account: Account, request: VerifiedRequest) -> Reply:

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
-from privet.server.records import Account, Authorization, Challenge
+from privet.server.records import PENDING, Account, Authorization, Challenge, Kind
 from privet.stores.asynchronous import AsyncStore
 from privet.stores.base import Conflict
 
@@ -20,7 +20,7 @@ async def pending(store: AsyncStore, now: datetime) -> list[Authorization]:
     """All authorizations that wait, oldest first."""
     waiting: list[Authorization] = []
     after = ""
-    while records := await store.find(Authorization.KIND, Authorization.PENDING, after=after, limit=500):
+    while records := await store.find(Kind.AUTHORIZATION, PENDING, after=after, limit=500):
         waiting += [Authorization.from_record(record) for record in records]
         after = records[-1].id
     return [each for each in waiting if each.settle(now).status is Status.PENDING]
@@ -39,7 +39,7 @@ async def refuse(store: AsyncStore, id: str, now: datetime, reason: str = "") ->
 
 async def _decide(store: AsyncStore, id: str, now: datetime, problem: Problem | None) -> Authorization:
     while True:
-        record = await store.get(Authorization.KIND, id)
+        record = await store.get(Kind.AUTHORIZATION, id)
         if record is None:
             raise NotPending(f"there is no authorization {id}")
         found = Authorization.from_record(record).settle(now)
@@ -57,6 +57,6 @@ async def _decide(store: AsyncStore, id: str, now: datetime, problem: Problem | 
 async def _answered(store: AsyncStore, found: Authorization) -> Challenge:
     """The challenge that the client has answered; a person may be quicker than the client."""
     chosen = next((each for each in found.challenges if each.status is Status.PROCESSING), found.challenges[0])
-    record = await store.get(Account.KIND, found.account)
+    record = await store.get(Kind.ACCOUNT, found.account)
     thumbprint = Account.from_record(record).thumbprint if record else ""
     return chosen.answer(thumbprint, None)

@@ -13,7 +13,7 @@ from privet.acme.payloads import read_new_authorization, read_status
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
 from privet.server.policy import Applicant, Decision
-from privet.server.records import Account, Authorization, Challenge
+from privet.server.records import Account, Authorization, Challenge, Kind
 from privet.server.server import Reply, Server, VerifiedRequest, ask, stored
 from privet.server.urls import URLs
 from privet.server.validators import judge
@@ -141,7 +141,7 @@ async def _judge(server: Server, found: Authorization, answered: Challenge) -> A
 
 
 async def _reload(server: Server, found: Authorization) -> Authorization:
-    record = await server.store.get(Authorization.KIND, found.id)
+    record = await server.store.get(Kind.AUTHORIZATION, found.id)
     if record is None:
         raise Problem(ProblemType.NOT_FOUND, "there is no such authorization of yours")
     return Authorization.from_record(record).settle(server.now())
@@ -149,7 +149,7 @@ async def _reload(server: Server, found: Authorization) -> Authorization:
 
 async def _load(server: Server, request: VerifiedRequest, id: str) -> Authorization:
     """The authorization, if it is the account's own; to everybody else it is not there."""
-    record = await server.store.get(Authorization.KIND, id)
+    record = await server.store.get(Kind.AUTHORIZATION, id)
     found = None if record is None else Authorization.from_record(record)
     if found is None or found.account != request.owner.id:
         raise Problem(ProblemType.NOT_FOUND, "there is no such authorization or challenge of yours")
@@ -200,7 +200,7 @@ def _make_challenge(type: ChallengeType, validated: datetime | None) -> Challeng
 async def check_room(server: Server, account: Account) -> None:
     """A client in a loop must not fill the disk: so many may wait, and no more."""
     most = server.limits.pending_authorizations
-    waiting = await server.store.find(Authorization.KIND, f"pending:{account.id}", limit=most)
+    waiting = await server.store.find(Kind.AUTHORIZATION, f"pending:{account.id}", limit=most)
     if len(waiting) >= most:
         raise Problem(
             ProblemType.RATE_LIMITED,

@@ -10,7 +10,7 @@ from privet.acme.payloads import Revocation
 from privet.acme.problems import Problem, ProblemType, Subproblem, compound
 from privet.acme.status import Status
 from privet.ca.certificates import KIND, Certificate, serial_name
-from privet.server.records import Account, Authorization, authorized_name
+from privet.server.records import Account, Authorization, Kind, authorized_name
 from privet.server.server import Reply, Server, VerifiedRequest
 
 log = logging.getLogger("privet")
@@ -79,7 +79,7 @@ async def _holds(server: Server, account: Account, identifier: Identifier, now: 
     """Whether one of the account's authorizations for this identifier is valid."""
     after = ""
     while records := await server.store.find(
-        Authorization.KIND, authorized_name(account.id, identifier), after=after, limit=100
+        Kind.AUTHORIZATION, authorized_name(account.id, identifier), after=after, limit=100
     ):
         if any(Authorization.from_record(record).settle(now).status is Status.VALID for record in records):
             return True

@@ -20,7 +20,7 @@ from privet.ca.keys import WeakKey
 from privet.server.accounts import keep_for_longer
 from privet.server.authorizations import applicant, check_room, make_authorization, take_up, to_rfc3339
 from privet.server.policy import Decision
-from privet.server.records import Account, Authorization, Order, settle
+from privet.server.records import Account, Authorization, Kind, Order, settle
 from privet.server.server import Reply, Server, VerifiedRequest, ask, stored
 from privet.server.urls import URLs
 from privet.stores.base import Conflict, new_id
@@ -160,19 +160,19 @@ async def _take_over(server: Server, found: Order) -> Order:
 
 
 async def _reload(server: Server, found: Order) -> Order:
-    record = await server.store.get(Order.KIND, found.id)
+    record = await server.store.get(Kind.ORDER, found.id)
     return found if record is None else Order.from_record(record)
 
 
 async def _load_order(server: Server, request: VerifiedRequest) -> tuple[Order, list[Authorization]]:
     """The order, settled, if it is the account's own; to everybody else it is not there."""
-    record = await server.store.get(Order.KIND, request.id)
+    record = await server.store.get(Kind.ORDER, request.id)
     found = None if record is None else Order.from_record(record)
     if found is None or found.account != request.owner.id:
         raise Problem(ProblemType.NOT_FOUND, "there is no such order of yours")
     if found.status is not Status.PENDING:
         return found, []
-    loading = [server.store.get(Authorization.KIND, id) for id in found.authorizations]
+    loading = [server.store.get(Kind.AUTHORIZATION, id) for id in found.authorizations]
     records = [await each for each in loading]
     authorizations = [Authorization.from_record(each) if each else None for each in records]
     if server.validators is not None:
@@ -199,7 +199,7 @@ def _make_authorizations(
 
 async def _authorized_ahead(server: Server, account: Account) -> dict[Identifier, Authorization]:
     """What the account has proved by newAuthz, ahead of this order (§7.4.1)."""
-    records = await server.store.find(Authorization.KIND, f"ahead:{account.id}", limit=1000)
+    records = await server.store.find(Kind.AUTHORIZATION, f"ahead:{account.id}", limit=1000)
     now = server.now()
     found = [Authorization.from_record(record) for record in records]
     return {each.identifier: each for each in found if each.settle(now).status in (Status.VALID, Status.PENDING)}
@@ -208,7 +208,7 @@ async def _authorized_ahead(server: Server, account: Account) -> dict[Identifier
 async def _check_room(server: Server, account: Account) -> None:
     """A client in a loop must not fill the disk: so many orders may be open, and no more."""
     most = server.limits.open_orders
-    records = await server.store.find(Order.KIND, f"open:{account.id}", limit=most)
+    records = await server.store.find(Kind.ORDER, f"open:{account.id}", limit=most)
     if len(records) >= most:
         raise Problem(
             ProblemType.RATE_LIMITED,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from privet.acme.challenges import ChallengeType
@@ -22,6 +23,18 @@ from privet.stores.base import Record
 ProblemDocument = Mapping[str, object]
 
 
+class Kind(StrEnum):
+    """What the store is told these are."""
+
+    ACCOUNT = "account"
+    AUTHORIZATION = "authorization"
+    ORDER = "order"
+
+
+# The index name of all authorizations that wait.
+PENDING = "pending"
+
+
 class Kept(Protocol):
     """Whatever has a record: it is committed at the version at which it was read."""
 
@@ -32,7 +45,7 @@ class Named(Protocol):
     """Whatever can be checked for not having changed."""
 
     @property
-    def KIND(self) -> str: ...  # noqa: N802
+    def kind(self) -> str: ...
     @property
     def id(self) -> str: ...
     @property
@@ -56,7 +69,9 @@ class Account(NamedTuple):
     """The authority it is an account with. Others may share the store, and their terms are their own."""
     version: int = 0
 
-    KIND = "account"
+    @property
+    def kind(self) -> str:
+        return Kind.ACCOUNT
 
     def to_record(self) -> Record:
         body = {
@@ -71,7 +86,7 @@ class Account(NamedTuple):
             "authority": self.authority,
         }
         name = key_name(self.authority, self.thumbprint)
-        return Record(self.KIND, self.id, to_json(body), self.version, unique=(name,), expires=self.expires)
+        return Record(Kind.ACCOUNT, self.id, to_json(body), self.version, unique=(name,), expires=self.expires)
 
     @classmethod
     def from_record(cls, record: Record) -> Account:
@@ -161,9 +176,9 @@ class Authorization(NamedTuple):
     """The address that asked, for the person who decides."""
     version: int = 0
 
-    KIND = "authorization"
-    PENDING = "pending"
-    """The index name of all authorizations that wait."""
+    @property
+    def kind(self) -> str:
+        return Kind.AUTHORIZATION
 
     def to_record(self) -> Record:
         body = {
@@ -177,10 +192,12 @@ class Authorization(NamedTuple):
         }
         index = [authorized_name(self.account, self.identifier)]
         if self.status is Status.PENDING:
-            index += [self.PENDING, f"pending:{self.account}"]
+            index += [PENDING, f"pending:{self.account}"]
         if self.ahead:
             index.append(f"ahead:{self.account}")
-        return Record(self.KIND, self.id, to_json(body), self.version, index=tuple(index), expires=self.expires)
+        return Record(
+            Kind.AUTHORIZATION, self.id, to_json(body), self.version, index=tuple(index), expires=self.expires
+        )
 
     @classmethod
     def from_record(cls, record: Record) -> Authorization:
@@ -246,7 +263,9 @@ class Order(NamedTuple):
     """A valid order is kept as long as its certificate."""
     version: int = 0
 
-    KIND = "order"
+    @property
+    def kind(self) -> str:
+        return Kind.ORDER
 
     def to_record(self) -> Record:
         body = {
@@ -265,7 +284,7 @@ class Order(NamedTuple):
         if self.status not in (Status.VALID, Status.INVALID):
             index += (f"open:{self.account}",)
         return Record(
-            self.KIND, self.id, to_json(body), self.version, index=index, expires=self.kept_until or self.expires
+            Kind.ORDER, self.id, to_json(body), self.version, index=index, expires=self.kept_until or self.expires
         )
 
     @classmethod

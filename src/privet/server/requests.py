@@ -14,7 +14,7 @@ from privet.acme.encoding import from_json
 from privet.acme.jws import JWS, Key, find_nonce, parse
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
-from privet.server.records import Account
+from privet.server.records import Account, Kind
 from privet.server.server import Reply, Server, VerifiedRequest
 from privet.server.urls import URLs
 from privet.stores.base import Conflict, Record
@@ -107,7 +107,7 @@ async def verify_again(server: Server, request: VerifiedRequest) -> VerifiedRequ
     """The same request with its account as it is now, because something changed under the first attempt."""
     if request.account is None:
         return request
-    account = _check_account(server, await server.store.get(Account.KIND, request.account.id), request.account.id)
+    account = _check_account(server, await server.store.get(Kind.ACCOUNT, request.account.id), request.account.id)
     if account.thumbprint != request.key.thumbprint:
         raise Problem(ProblemType.UNAUTHORIZED, "the account has another key by now")
     return replace(request, account=account)
@@ -127,7 +127,7 @@ async def _signer(server: Server, resource: Resource, jws: JWS, urls: URLs) -> t
     assert jws.nonce is not None
     spending = server.nonces.redeem(jws.nonce)
     id = urls.id_of("acct", jws.kid or "")
-    loading = server.store.get(Account.KIND, id) if id else None  # in the same turn as the nonce
+    loading = server.store.get(Kind.ACCOUNT, id) if id else None  # in the same turn as the nonce
     try:
         await spending
     except Conflict:

@@ -92,7 +92,7 @@ class Server:
         """Commit all or none of these, at the versions at which they were read. Raises `Conflict`."""
         await self.store.commit(
             *[thing.to_record() for thing in things],
-            unchanged=[Record(thing.KIND, thing.id, version=thing.version) for thing in unchanged],
+            unchanged=[Record(thing.kind, thing.id, version=thing.version) for thing in unchanged],
             durable=durable,
         )
         self.tidy()
