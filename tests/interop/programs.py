@@ -122,20 +122,17 @@ class Program:
         self.stop()
 
 
-def run(
-    *command: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None, seconds: float = 120
-) -> str:
-    """Run a program to its end and return what it printed; a failure shows all of it."""
+def run(*command: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> str:
+    """Run a program to its end and return what it printed; a failure shows that and its complaints."""
     done = subprocess.run(
         [str(part) for part in command],
         env={**os.environ, **(env or {})},
         cwd=cwd,
         stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        capture_output=True,
         text=True,
         errors="replace",
         timeout=120,
     )
-    assert done.returncode == 0, f"{done.args} ended with {done.returncode}:\n{done.stdout}"
+    assert done.returncode == 0, f"{done.args} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
     return done.stdout

@@ -24,16 +24,25 @@ class Privet:
         self.store = store or f"sqlite:///{folder / 'privet.db'}"
         if auto_approve:
             self.options.append("--auto-approve")
-        if "--uds" not in options:
-            self.options += ["--host", "127.0.0.1", "--port", str(free_port())]
+        if "--uds" not in options and "--port" not in options:
+            self.options += ["--port", str(free_port())]
         self.program: Program | None = None
         self.directory = ""
+        self._read = 0
 
     def start(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._read = 0
         self.program = Program(*PRIVET, "serve", "--store", self.store, *self.options, cwd=self.folder)
         self.directory = self.program.wait_for(r"https?://\S+/directory\b").group()
         return self
+
+    def said(self) -> str:
+        """What the server has printed since this was last asked."""
+        assert self.program is not None
+        output = self.program.output
+        new, self._read = output[self._read :], len(output)
+        return new
 
     def stop(self) -> None:
         assert self.program is not None

@@ -1,0 +1,65 @@
+"""Caddy, Debian's and the current one: it gets its certificates, serves pages with them, and renews them."""
+
+import socket
+import ssl
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from tests.certificates import strict_context
+from tests.interop.clients import Caddy, Certbot
+from tests.interop.serving import Privet
+
+pytestmark = pytest.mark.interop
+
+
+@pytest.fixture(params=["debian", "current"])
+def caddy(request: pytest.FixtureRequest, server: Privet, root: Path, tmp_path: Path) -> Iterator[Caddy]:
+    made = Caddy(tmp_path / "caddy", server.directory, root, debian=request.param == "debian")
+    yield made
+    made.stop()
+
+
+def fetch(port: int, name: str, root: Path) -> tuple[str, bytes]:
+    """A page from a server on this machine that proves to be `name` to somebody who trusts the root alone, and the
+    certificate it was proved by."""
+    context = strict_context(ssl.Purpose.SERVER_AUTH, root.read_bytes())
+    with (
+        socket.create_connection(("127.0.0.1", port)) as connection,
+        context.wrap_socket(connection, server_hostname=name) as tls,
+    ):
+        tls.sendall(f"GET / HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n".encode())
+        answer = b"".join(iter(partial(tls.recv, 65536), b"")).decode()
+        return answer, tls.getpeercert(binary_form=True) or b""
+
+
+@pytest.mark.parametrize("key_type", ["ec", "rsa"])
+def test_pages_are_served_renewed_and_revoked(
+    server: Privet, caddy: Caddy, root: Path, tmp_path: Path, key_type: str
+) -> None:
+    host = f"host-{uuid4().hex[:12]}.internal"
+    names = [host, f"www.{host}", "127.0.0.1"]
+
+    caddy.start(names, key_type)
+    first = {name: caddy.issued(name) for name in names}
+    for name in names:
+        first[name].check(root, [name], key_type)
+        assert f"a page for {name}" in fetch(caddy.port, name, root)[0]
+    account = caddy.accounts()
+    assert len(account) == 1
+
+    caddy.stop()
+    caddy.start(names, key_type, due=True)
+    second = {name: caddy.issued(name, "renewed") for name in names}
+    for name in names:
+        second[name].check(root, [name], key_type)
+        assert second[name].serial != first[name].serial
+    assert caddy.accounts() == account
+    assert len(server.certificates([host])) == 2
+
+    # Caddy has no command to revoke; the certificate's own key may do it (RFC 8555 §7.6), from any program.
+    caddy.stop()
+    Certbot(tmp_path / "certbot", server.directory, root).revoke_with_key(*caddy.files(host))
+    assert server.show(second[host].serial)["status"] == "revoked"
