@@ -7,16 +7,10 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.laws import documents, outcome, texts
 
 from privet.acme.encoding import from_base64url, from_json, to_base64url, to_json
 from privet.acme.problems import Problem, ProblemType
-
-texts = st.text(st.characters(exclude_categories=[]), max_size=20)  # lone surrogates too
-documents = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | texts,
-    lambda inner: st.lists(inner, max_size=5) | st.dictionaries(texts, inner, max_size=5),
-    max_leaves=10,
-)
 
 
 def refused(data: bytes) -> None:
@@ -56,12 +50,8 @@ def test_what_is_encoded_comes_back(data: bytes) -> None:
 
 @given(texts | st.text("AZaz09-_+/= \n"))
 def test_any_text_has_one_value_or_none(text: str) -> None:
-    try:
-        data = from_base64url(text, "it")
-    except Problem as problem:
-        assert problem.type is ProblemType.MALFORMED
-    else:
-        assert to_base64url(data) == text
+    data = outcome(from_base64url, text, "it")
+    assert data.type is ProblemType.MALFORMED if isinstance(data, Problem) else to_base64url(data) == text
 
 
 @pytest.mark.parametrize(
@@ -79,7 +69,7 @@ def test_any_text_has_one_value_or_none(text: str) -> None:
         "Zg\n",
         "Zm\r\n8",
         "Zg\0",
-        "Ｚｇ",
+        "\uff3a\uff47",  # full-width letters
         "\ud800",
         "=",
     ],
@@ -113,10 +103,8 @@ def test_what_is_written_is_json_in_ascii_on_one_line(document: object) -> None:
 
 @given(st.binary())
 def test_any_bytes_give_an_object_or_a_problem(data: bytes) -> None:
-    try:
-        assert isinstance(from_json(data, "it"), dict)
-    except Problem as problem:
-        assert problem.type is ProblemType.MALFORMED
+    document = outcome(from_json, data, "it")
+    assert isinstance(document, dict) or document.type is ProblemType.MALFORMED
 
 
 @given(documents)
@@ -168,10 +156,8 @@ def test_a_large_number_is_a_number() -> None:
 def test_nested_json_gives_a_value_or_a_problem(depth: int) -> None:
     for opening, closing in ((b"[", b"]"), (b'{"a":', b"}")):
         data = b'{"a":' + opening * depth + b"1" + closing * depth + b"}"
-        try:
-            assert from_json(data, "it")["a"]
-        except Problem as problem:
-            assert problem.type is ProblemType.MALFORMED
+        document = outcome(from_json, data, "it")
+        assert isinstance(document, dict) or document.type is ProblemType.MALFORMED
 
 
 @pytest.mark.parametrize("data", [b"", b" ", b"{", b"{}x", b"{}{}", b"{'a':1}", b'{"a":1,}', b"{\0}", b'{"a":"\n"}'])
