@@ -14,9 +14,9 @@ from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
 from privet.server.policy import Applicant, Decision
 from privet.server.records import Account, Authorization, Challenge, Kind
-from privet.server.server import Reply, Server, VerifiedRequest, ask, stored
+from privet.server.server import Reply, Server, VerifiedRequest, ask
 from privet.server.urls import URLs
-from privet.server.validators import judge
+from privet.server.validators import TakesTheirWord, judge
 from privet.stores.base import Conflict, new_id
 
 log = logging.getLogger("privet")
@@ -27,7 +27,7 @@ async def new_authorization(server: Server, request: VerifiedRequest) -> Reply:
     identifier = read_new_authorization(request.payload or {})
     account = request.owner
     decision = await ask(server.policy.allow_order(applicant(request), [identifier]))
-    await check_room(server, account)
+    await check_pending(server, account)
     authorization = make_authorization(
         server, account, identifier, decision, server.now() + server.limits.order_lifetime, request.client, ahead=True
     )
@@ -37,7 +37,7 @@ async def new_authorization(server: Server, request: VerifiedRequest) -> Reply:
 
 async def authorization(server: Server, request: VerifiedRequest) -> Reply:
     """An authorization (§7.5), and its deactivation (§7.5.2)."""
-    found = await _load(server, request, request.id)
+    found = _load(server, request)
     if request.payload is not None:
         status = read_status(request.payload)
         if status == Status.DEACTIVATED and found.status in (Status.PENDING, Status.VALID):
@@ -54,8 +54,8 @@ async def authorization(server: Server, request: VerifiedRequest) -> Reply:
 
 async def challenge(server: Server, request: VerifiedRequest) -> Reply:
     """A challenge (§7.5.1): an object, usually {}, says that it is ready; POST-as-GET only looks."""
-    id, _, type = request.id.partition(".")
-    found = await _load(server, request, id)
+    _, _, type = request.id.partition(".")
+    found = _load(server, request)
     asked = found.challenge(type)
     if asked is None:
         raise Problem(ProblemType.NOT_FOUND, "there is no such challenge of yours")
@@ -86,6 +86,10 @@ async def _answer(server: Server, request: VerifiedRequest, found: Authorization
         waiting = found.with_challenge(answered)
         await server.commit(waiting, unchanged=[request.owner])
         return waiting
+    if isinstance(server.validators.get(asked.type), TakesTheirWord):
+        believed = found.with_challenge(answered.validate(server.now()))
+        await server.commit(believed, unchanged=[request.owner])
+        return believed
     return await _validate(server, found, answered)
 
 
@@ -136,7 +140,7 @@ async def _judge(server: Server, found: Authorization, answered: Challenge) -> A
             found = await _reload(server, found)
         else:
             log.info("%s for %s: %s", answered.type, found.identifier, problem or "valid")
-            return stored(decided)
+            return decided
     return found
 
 
@@ -144,13 +148,12 @@ async def _reload(server: Server, found: Authorization) -> Authorization:
     record = await server.store.get(Kind.AUTHORIZATION, found.id)
     if record is None:
         raise Problem(ProblemType.NOT_FOUND, "there is no such authorization of yours")
-    return Authorization.from_record(record).settle(server.now())
+    return server.read(Authorization, record).settle(server.now())
 
 
-async def _load(server: Server, request: VerifiedRequest, id: str) -> Authorization:
+def _load(server: Server, request: VerifiedRequest) -> Authorization:
     """The authorization, if it is the account's own; to everybody else it is not there."""
-    record = await server.store.get(Kind.AUTHORIZATION, id)
-    found = None if record is None else Authorization.from_record(record)
+    found = None if request.record is None else server.read(Authorization, request.record)
     if found is None or found.account != request.owner.id:
         raise Problem(ProblemType.NOT_FOUND, "there is no such authorization or challenge of yours")
     return found.settle(server.now())
@@ -197,16 +200,13 @@ def _make_challenge(type: ChallengeType, validated: datetime | None) -> Challeng
     return Challenge(type, to_base64url(secrets.token_bytes(24)), status, validated=validated)
 
 
-async def check_room(server: Server, account: Account) -> None:
-    """A client in a loop must not fill the disk: so many may wait, and no more."""
-    most = server.limits.pending_authorizations
-    waiting = await server.store.find(Kind.AUTHORIZATION, f"pending:{account.id}", limit=most)
-    if len(waiting) >= most:
-        raise Problem(
-            ProblemType.RATE_LIMITED,
-            f"{most} authorizations of this account are pending; finish or deactivate some",
-            retry_after=timedelta(minutes=5),
-        )
+async def check_pending(server: Server, account: Account) -> None:
+    await server.check_room(
+        Kind.AUTHORIZATION,
+        f"pending:{account.id}",
+        server.limits.pending_authorizations,
+        "authorizations of this account are pending; finish or deactivate some",
+    )
 
 
 def _reply(server: Server, found: Authorization, urls: URLs) -> Reply:

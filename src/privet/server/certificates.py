@@ -21,8 +21,7 @@ DER = "application/pkix-cert"
 
 async def certificate(server: Server, request: VerifiedRequest) -> Reply:
     """A certificate with what leads from it to the root (§7.4.2)."""
-    record = await server.store.get(KIND, request.id)
-    found = None if record is None else Certificate.from_record(record)
+    found = None if request.record is None else server.read(Certificate, request.record)
     if found is None or found.der is None or found.requester != request.owner.id:
         raise Problem(ProblemType.NOT_FOUND, "there is no such certificate of yours")
     if _accepts(request.accept, PEM_CHAIN):

@@ -18,10 +18,10 @@ from privet.ca.certificates import KIND, Certificate
 from privet.ca.csr import CSR, BadCSR, parse_csr
 from privet.ca.keys import WeakKey
 from privet.server.accounts import keep_for_longer
-from privet.server.authorizations import applicant, check_room, make_authorization, take_up, to_rfc3339
+from privet.server.authorizations import applicant, check_pending, make_authorization, take_up, to_rfc3339
 from privet.server.policy import Decision
 from privet.server.records import Account, Authorization, Kind, Order, settle
-from privet.server.server import Reply, Server, VerifiedRequest, ask, stored
+from privet.server.server import Reply, Server, VerifiedRequest, ask
 from privet.server.urls import URLs
 from privet.stores.base import Conflict, new_id
 
@@ -39,7 +39,9 @@ async def new_order(server: Server, request: VerifiedRequest) -> Reply:
     _check_span(server, wish)
     account = request.owner
     decision = await ask(server.policy.allow_order(applicant(request), wish.identifiers))
-    await _check_room(server, account)
+    await server.check_room(
+        Kind.ORDER, f"open:{account.id}", server.limits.open_orders, "orders of this account are open; finish some"
+    )
     now = server.now()
     expires = now + server.limits.order_lifetime
     ahead = {} if decision is Decision.TRUST else await _authorized_ahead(server, account)
@@ -48,7 +50,7 @@ async def new_order(server: Server, request: VerifiedRequest) -> Reply:
         server, request, [identifier for identifier in wish.identifiers if identifier not in ahead], decision
     )
     if any(each.status is Status.PENDING for each in made):
-        await check_room(server, account)
+        await check_pending(server, account)
     by_identifier = {each.identifier: each for each in [*reused, *made]}
     authorizations = [by_identifier[identifier] for identifier in wish.identifiers]
     order = Order(
@@ -97,8 +99,8 @@ async def finalize(server: Server, request: VerifiedRequest) -> Reply:
     except WeakKey as error:
         raise Problem(ProblemType.BAD_CSR, str(error)) from None
     begun = found.begin(certificate.id, server.now(), kept_until=certificate.to_record().expires or found.expires)
-    await server.commit(begun, certificate, unchanged=[request.owner, *authorizations])
-    return _reply(await _sign(server, stored(begun), stored(certificate)), request.urls)
+    begun, certificate = await server.commit(begun, certificate, unchanged=[request.owner, *authorizations])
+    return _reply(await _sign(server, begun, certificate), request.urls)
 
 
 def check_csr(der: bytes, names: Sequence[Identifier], account_key: Key) -> CSR:
@@ -151,30 +153,28 @@ async def _take_over(server: Server, found: Order) -> Order:
     record = await server.store.get(KIND, found.certificate)
     if record is None:
         raise Problem(ProblemType.SERVER_INTERNAL, "the order is damaged; order anew")
-    taken = found.resume(now)
     try:
-        await server.commit(taken)
+        (taken,) = await server.commit(found.resume(now))
     except Conflict:
         return await _reload(server, found)
-    return await _sign(server, stored(taken), Certificate.from_record(record))
+    return await _sign(server, taken, server.read(Certificate, record))
 
 
 async def _reload(server: Server, found: Order) -> Order:
     record = await server.store.get(Kind.ORDER, found.id)
-    return found if record is None else Order.from_record(record)
+    return found if record is None else server.read(Order, record)
 
 
 async def _load_order(server: Server, request: VerifiedRequest) -> tuple[Order, list[Authorization]]:
     """The order, settled, if it is the account's own; to everybody else it is not there."""
-    record = await server.store.get(Kind.ORDER, request.id)
-    found = None if record is None else Order.from_record(record)
+    found = None if request.record is None else server.read(Order, request.record)
     if found is None or found.account != request.owner.id:
         raise Problem(ProblemType.NOT_FOUND, "there is no such order of yours")
     if found.status is not Status.PENDING:
         return found, []
     loading = [server.store.get(Kind.AUTHORIZATION, id) for id in found.authorizations]
     records = [await each for each in loading]
-    authorizations = [Authorization.from_record(each) if each else None for each in records]
+    authorizations = [server.read(Authorization, each) if each else None for each in records]
     if server.validators is not None:
         authorizations = [await take_up(server, each) if each else None for each in authorizations]
     return settle(found, authorizations, server.now()), [each for each in authorizations if each]
@@ -203,18 +203,6 @@ async def _authorized_ahead(server: Server, account: Account) -> dict[Identifier
     now = server.now()
     found = [Authorization.from_record(record) for record in records]
     return {each.identifier: each for each in found if each.settle(now).status in (Status.VALID, Status.PENDING)}
-
-
-async def _check_room(server: Server, account: Account) -> None:
-    """A client in a loop must not fill the disk: so many orders may be open, and no more."""
-    most = server.limits.open_orders
-    records = await server.store.find(Kind.ORDER, f"open:{account.id}", limit=most)
-    if len(records) >= most:
-        raise Problem(
-            ProblemType.RATE_LIMITED,
-            f"{most} orders of this account are open; finish some",
-            retry_after=timedelta(minutes=5),
-        )
 
 
 def _check_span(server: Server, wish: NewOrder) -> None:

@@ -35,12 +35,6 @@ class Kind(StrEnum):
 PENDING = "pending"
 
 
-class Kept(Protocol):
-    """Whatever has a record: it is committed at the version at which it was read."""
-
-    def to_record(self) -> Record: ...
-
-
 class Named(Protocol):
     """Whatever can be checked for not having changed."""
 

@@ -30,13 +30,13 @@ class Resource:
     """A line of the map of the server: who handles it, how its requests are signed, and what they carry.
 
     `signer`: by an account (`kid`), by a key that the request brings (`jwk`), or either. `payload`: an object, empty
-    (POST-as-GET, §6.3), or either. `id`: whether its URL names one of several.
+    (POST-as-GET, §6.3), or either. `names`: the kind of record that its URL has the id of, if it has one.
     """
 
     handler: Handler
     signer: Literal["account", "key", "either"] = "account"
     payload: Literal["object", "empty", "either"] = "object"
-    id: bool = False
+    names: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ async def verify(server: Server, resource: Resource, incoming: Incoming, body: b
     except Problem:
         await _spend(server, body)
         raise
-    account, key = await _signer(server, resource, jws, incoming.urls)
+    account, key, record = await _signer(server, resource, jws, incoming)
     # §6.4: the url is under the signature, so that nobody can send the request on to another resource.
     if jws.url != incoming.url:
         raise Problem(
@@ -96,6 +96,7 @@ async def verify(server: Server, resource: Resource, incoming: Incoming, body: b
         payload=_payload(resource, jws.payload),
         url=incoming.url,
         id=incoming.id,
+        record=record,
         query=_query(incoming.query),
         accept=incoming.header(b"accept").decode("latin-1"),
         client=incoming.client,
@@ -104,13 +105,16 @@ async def verify(server: Server, resource: Resource, incoming: Incoming, body: b
 
 
 async def verify_again(server: Server, request: VerifiedRequest) -> VerifiedRequest:
-    """The same request with its account as it is now, because something changed under the first attempt."""
+    """The same request with its account and record as they are now: something changed under the first attempt."""
     if request.account is None:
         return request
+    record = request.record
+    if record is not None:
+        record = await server.store.get(record.kind, record.id)
     account = _check_account(server, await server.store.get(Kind.ACCOUNT, request.account.id), request.account.id)
     if account.thumbprint != request.key.thumbprint:
         raise Problem(ProblemType.UNAUTHORIZED, "the account has another key by now")
-    return replace(request, account=account)
+    return replace(request, account=account, record=record)
 
 
 async def _spend(server: Server, body: bytes) -> None:
@@ -122,12 +126,20 @@ async def _spend(server: Server, body: bytes) -> None:
             await server.nonces.redeem(nonce)
 
 
-async def _signer(server: Server, resource: Resource, jws: JWS, urls: URLs) -> tuple[Account | None, Key]:
-    """Spend the nonce, and find out who claims to have signed: an account, or a key that the request brings along."""
+async def _signer(
+    server: Server, resource: Resource, jws: JWS, incoming: Incoming
+) -> tuple[Account | None, Key, Record | None]:
+    """Spend the nonce, and find out who claims to have signed: an account, or a key that the request brings along.
+
+    What the request is about is fetched in the same turn; nobody looks at it before the signature is verified.
+    """
     assert jws.nonce is not None
     spending = server.nonces.redeem(jws.nonce)
-    id = urls.id_of("acct", jws.kid or "")
-    loading = server.store.get(Kind.ACCOUNT, id) if id else None  # in the same turn as the nonce
+    id = incoming.urls.id_of("acct", jws.kid or "")
+    loading = server.store.get(Kind.ACCOUNT, id) if id else None
+    fetching = None
+    if resource.names not in (None, Kind.ACCOUNT):
+        fetching = server.store.get(resource.names, incoming.id.partition(".")[0])
     try:
         await spending
     except Conflict:
@@ -135,15 +147,15 @@ async def _signer(server: Server, resource: Resource, jws: JWS, urls: URLs) -> t
     if jws.kid is None:
         if resource.signer == "account":
             raise Problem(ProblemType.MALFORMED, "this request must name its account as kid, not carry a key")
-        return None, Key.from_jwk(jws.jwk)
+        return None, Key.from_jwk(jws.jwk), None
     if resource.signer == "key":
         raise Problem(ProblemType.MALFORMED, "this request must carry its key as jwk, not name an account")
     account = _check_account(server, await loading if loading else None, jws.kid)
-    return account, server.key_of(account)
+    return account, server.key_of(account), await fetching if fetching else None
 
 
 def _check_account(server: Server, record: Record | None, name: str) -> Account:
-    account = None if record is None else Account.from_record(record)
+    account = None if record is None else server.read(Account, record)
     if account is None or account.expires <= server.now() or account.authority != server.ca.name:
         raise Problem(ProblemType.ACCOUNT_DOES_NOT_EXIST, f"there is no account {name[:200]!a}")
     if account.status is not Status.VALID:

@@ -13,12 +13,13 @@ from typing import Any
 from privet.acme.encoding import to_json
 from privet.acme.problems import Problem, ProblemType
 from privet.ca.authority import CertificateAuthority
+from privet.ca.certificates import KIND as CERTIFICATE
 from privet.ca.profiles import DEFAULT, Profile
 from privet.server import accounts, approval, authorizations, certificates, orders
 from privet.server.limits import Limits
 from privet.server.nonces import Nonces
 from privet.server.policy import Decision, Everybody, Policy
-from privet.server.records import Authorization
+from privet.server.records import Authorization, Kind
 from privet.server.requests import Incoming, Receive, Resource, read_body, verify, verify_again
 from privet.server.server import ExternalAccountKeys, Reply, Server
 from privet.server.urls import ID, URLs, derive_base, relative_path
@@ -37,13 +38,13 @@ RESOURCES: Mapping[str, Resource] = {
     "new-authz": Resource(authorizations.new_authorization),
     "revoke-cert": Resource(certificates.revoke, signer="either"),
     "key-change": Resource(accounts.key_change),
-    "acct": Resource(accounts.account, payload="either", id=True),
-    "orders": Resource(accounts.orders, payload="empty", id=True),
-    "order": Resource(orders.order, payload="empty", id=True),
-    "authz": Resource(authorizations.authorization, payload="either", id=True),
-    "chall": Resource(authorizations.challenge, payload="either", id=True),
-    "finalize": Resource(orders.finalize, id=True),
-    "cert": Resource(certificates.certificate, payload="empty", id=True),
+    "acct": Resource(accounts.account, payload="either", names=Kind.ACCOUNT),
+    "orders": Resource(accounts.orders, payload="empty", names=Kind.ACCOUNT),
+    "order": Resource(orders.order, payload="empty", names=Kind.ORDER),
+    "authz": Resource(authorizations.authorization, payload="either", names=Kind.AUTHORIZATION),
+    "chall": Resource(authorizations.challenge, payload="either", names=Kind.AUTHORIZATION),
+    "finalize": Resource(orders.finalize, names=Kind.ORDER),
+    "cert": Resource(certificates.certificate, payload="empty", names=CERTIFICATE),
 }
 
 # What the directory calls them (§7.1.1).
@@ -177,7 +178,7 @@ class ACMEResponder:
         if not slash and name in ("directory", "new-nonce", "ca.pem"):
             return await self._answer_unsigned(name, method, scope, receive, urls)
         resource = RESOURCES.get(name)
-        if resource is None or resource.id != bool(slash) or (resource.id and not ID.fullmatch(id)):
+        if resource is None or (resource.names is None) == bool(slash) or (slash and not ID.fullmatch(id)):
             raise Problem(ProblemType.NOT_FOUND, "there is nothing here; the directory names what there is")
         if method != "POST":
             raise _not_allowed(["POST"])

@@ -6,17 +6,18 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 from privet.acme.challenges import ChallengeType
 from privet.acme.jws import Key
 from privet.acme.problems import Problem, ProblemType
 from privet.ca.authority import CertificateAuthority
+from privet.ca.certificates import Certificate
 from privet.ca.profiles import Profile
 from privet.server.limits import Limits
 from privet.server.nonces import Nonces
 from privet.server.policy import Policy
-from privet.server.records import Account, Authorization, Kept, Named
+from privet.server.records import Account, Authorization, Named
 from privet.server.urls import URLs
 from privet.server.validators import Validators
 from privet.stores.asynchronous import AsyncStore
@@ -26,10 +27,19 @@ log = logging.getLogger("privet")
 
 ExternalAccountKeys = Callable[[str], bytes | None]
 Answer = TypeVar("Answer")
+Read = TypeVar("Read")
+Read_co = TypeVar("Read_co", covariant=True)
+
+
+class Readable(Protocol[Read_co]):
+    """A type that knows how to read its records."""
+
+    def from_record(self, record: Record, /) -> Read_co: ...
+
 
 # One bite of pruning follows this many commits and takes up to this many records: more than were written.
 _BITE_EVERY, _BITE = 16, 400
-_KEYS_REMEMBERED = 10_000
+_READINGS_REMEMBERED = 5000
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +54,8 @@ class VerifiedRequest:
     payload: Mapping[str, Any] | None
     url: str
     id: str
+    record: Record | None
+    """The record that the URL names, fetched along the way; whether the account may see it, the handler decides."""
     query: Mapping[str, str]
     accept: str
     client: str
@@ -85,17 +97,54 @@ class Server:
     validating: dict[tuple[str, ChallengeType], asyncio.Task[Authorization]] = field(default_factory=dict)
     """Validations under way in this process; others are known by their lease."""
     _keys: dict[tuple[str, int], Key] = field(default_factory=dict)
+    _readings: dict[tuple[str, str], Any] = field(default_factory=dict)
+    _room: dict[str, int] = field(default_factory=dict)
     _commits: int = 0
     _pruning: asyncio.Task[None] | None = None
 
-    async def commit(self, *things: Kept, unchanged: Sequence[Named] = (), durable: bool = True) -> None:
-        """Commit all or none of these, at the versions at which they were read. Raises `Conflict`."""
+    async def commit(self, *things: Any, unchanged: Sequence[Named] = ()) -> tuple[Any, ...]:
+        """Commit all or none of these, at the versions at which they were read; return them as they are stored.
+
+        Raises `Conflict`.
+        """
+        records = [thing.to_record() for thing in things]
         await self.store.commit(
-            *[thing.to_record() for thing in things],
-            unchanged=[Record(thing.kind, thing.id, version=thing.version) for thing in unchanged],
-            durable=durable,
+            *records, unchanged=[Record(thing.kind, thing.id, version=thing.version) for thing in unchanged]
         )
         self.tidy()
+        stored = tuple([_stored(thing) for thing in things])
+        for record, thing in zip(records, stored, strict=True):
+            self._remember(record, thing)
+        return stored
+
+    async def check_room(self, kind: str, name: str, most: int, what: str) -> None:
+        """Refuse once there are `most` records of this name: a client in a loop must not fill the disk.
+
+        They are counted when a part of the room that was left the last time is used up, not for every request; the
+        part is a small one because other processes fill the same room. Raises `Problem` (rateLimited).
+        """
+        left = self._room.pop(name, 0)
+        if left == 0:
+            count = len(await self.store.find(kind, name, limit=most))
+            if count >= most:
+                raise Problem(ProblemType.RATE_LIMITED, f"{most} {what}", retry_after=timedelta(minutes=5))
+            left = 1 + (most - count) // 8
+        if len(self._room) >= _READINGS_REMEMBERED:
+            self._room.clear()
+        self._room[name] = left - 1
+
+    def read(self, type: Readable[Read], record: Record) -> Read:
+        """What a record says, read once for each version of it: a record at a version never says anything else."""
+        known = self._readings.get((record.kind, record.id))
+        if known is None or known.version != record.version:
+            known = type.from_record(record)
+            self._remember(record, known)
+        return cast("Read", known)
+
+    def _remember(self, record: Record, thing: object) -> None:
+        if len(self._readings) >= _READINGS_REMEMBERED:
+            self._readings.clear()
+        self._readings[record.kind, record.id] = thing
 
     def tidy(self) -> None:
         """Let what has expired go, in small bites, as a by-product of work."""
@@ -114,7 +163,7 @@ class Server:
         name = (account.id, account.version)
         key = self._keys.get(name)
         if key is None:
-            if len(self._keys) >= _KEYS_REMEMBERED:
+            if len(self._keys) >= _READINGS_REMEMBERED:
                 self._keys.clear()
             key = self._keys[name] = Key.from_jwk(dict(account.jwk))
         return key
@@ -133,9 +182,7 @@ async def ask(answer: Awaitable[Answer] | Answer) -> Answer:
         raise Problem(ProblemType.SERVER_INTERNAL, "whether this is allowed could not be decided") from None
 
 
-Versioned = TypeVar("Versioned", bound="Any")
-
-
-def stored(thing: Versioned) -> Versioned:
+def _stored(thing: Any) -> Any:
     """The same thing as it is after its commit."""
-    return replace(thing, version=thing.version + 1)
+    version = thing.version + 1
+    return replace(thing, version=version) if isinstance(thing, Certificate) else thing._replace(version=version)
