@@ -1,4 +1,4 @@
-"""Rows L11, L12, L15 and the server's half of L28: programs written for lacme run here, and other clients are served."""
+"""Rows L11, L12, L15 and the server half of L28: programs written for lacme run here, and other clients are served."""
 
 import json
 import stat
