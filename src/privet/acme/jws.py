@@ -39,6 +39,12 @@ _ELLIPTIC = {
 _HMAC = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}
 _PKCS1, _SHA256 = padding.PKCS1v15(), hashes.SHA256()
 
+# Ed25519 (RFC 8032 §5.1): a point is its y, below the prime of the field, with the sign of its x on top. These are the
+# ys of the points whose order divides 8. OpenSSL takes them for keys, and for such keys anyone can sign.
+_FIELD, _SIGN_OF_X = 2**255 - 19, 1 << 255
+_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER = frozenset({0, 1, _FIELD - 1, _ORDER_8, _FIELD - _ORDER_8})
+
 # RFC 8555 §6.2: never `none`, never a MAC; a MAC is for external account binding alone (§7.3.4).
 ALGORITHMS = ("ES256", "ES384", "ES512", "RS256", "EdDSA")
 
@@ -211,10 +217,13 @@ def _read_with_josepy(jwk: dict[str, Any]) -> tuple[PublicKey, dict[str, str]]:
         raise Problem(ProblemType.BAD_PUBLIC_KEY, "jwk is not a valid public key") from None
     if isinstance(public_key, rsa.RSAPublicKey):
         numbers = public_key.public_numbers()
-        # An exponent of 1 lets anyone sign; even ones are no keys at all; 65537 is what everybody's tools make.
-        if not 2048 <= numbers.n.bit_length() <= 4096 or numbers.e < 65537 or not numbers.e & numbers.n & 1:
+        # An exponent of 1 lets anyone sign; even ones are no keys at all; 65537 is what everybody's tools make; large
+        # ones only make us work.
+        sound = 2048 <= numbers.n.bit_length() <= 4096 and 65537 <= numbers.e < 2**64 and numbers.e & numbers.n & 1
+        if not sound:
             raise Problem(
-                ProblemType.BAD_PUBLIC_KEY, "an RSA key must have 2048 to 4096 bits and an odd exponent from 65537 up"
+                ProblemType.BAD_PUBLIC_KEY,
+                "an RSA key must have 2048 to 4096 bits and an odd exponent from 65537 to 2^64",
             )
     return public_key, written
 
@@ -227,4 +236,9 @@ def _read_octet_key_pair(jwk: dict[str, Any]) -> tuple[PublicKey, dict[str, str]
         key = ed25519.Ed25519PublicKey.from_public_bytes(octets)
     except (Problem, ValueError):
         raise Problem(ProblemType.BAD_PUBLIC_KEY, "jwk is not a valid Ed25519 key") from None
+    y = int.from_bytes(octets, "little") & ~_SIGN_OF_X
+    if y >= _FIELD or y in _SMALL_ORDER:
+        raise Problem(
+            ProblemType.BAD_PUBLIC_KEY, "this Ed25519 key lets anyone sign, or is not written as RFC 8032 does"
+        )
     return key, {"kty": "OKP", "crv": "Ed25519", "x": to_base64url(octets)}
