@@ -4,7 +4,6 @@ A store never learns what it keeps: to it everything is a `Record`. Its one law:
 records or none, and only if nobody has changed them since they were read.
 """
 
-import base64
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -88,5 +87,4 @@ class Store(Protocol):
 def new_id(now: datetime) -> str:
     """Make an id nobody can guess (112 random bits) whose order is that of time, so that what is stored
     together lies together and the cost of storing does not grow with what is stored."""
-    milliseconds = int(now.timestamp() * 1000)
-    return base64.b32hexencode(milliseconds.to_bytes(6, "big") + secrets.token_bytes(14)).decode().lower()
+    return f"{int(now.timestamp() * 1000):012x}{secrets.token_hex(14)}"

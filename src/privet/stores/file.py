@@ -66,12 +66,13 @@ class FileStore(Together):
     def prune(self, now: datetime, *, limit: int = 100) -> int:
         with _failures(), self._lock, self._turn:
             self._catch_up()
-            gone = self._picture.expired(now, limit)
-            if gone:
-                self._journal.append([{"gone": gone}], durable=False)
-                self._settle(self._drop(gone))
-                self._compact()
-            return len(gone)
+            with self._or_load_again():
+                gone = self._picture.expired(now, limit)
+                if gone:
+                    self._journal.append([{"gone": gone}], durable=False)
+                    self._settle(self._drop(gone))
+                    self._compact()
+                return len(gone)
 
     def path_of(self, kind: str, id: str, file: str) -> Path:
         """Where a file of a record is. The path stays the same when the record changes."""
@@ -83,18 +84,24 @@ class FileStore(Together):
             self._turn.close()
 
     def _write(self, batches: list[Batch]) -> list[Outcome]:
-        touched: set[Key] = set()
         try:
             with _failures(), self._lock, self._turn:
                 self._catch_up()
-                try:
+                touched: set[Key] = set()
+                with self._or_load_again(touched):
                     return self._write_alone(batches, touched)
-                except BaseException:
-                    self._load()  # the picture had run ahead of the journal
-                    self._settle(touched)
-                    raise
         except StoreError as error:
             return [error] * len(batches)
+
+    @contextlib.contextmanager
+    def _or_load_again(self, touched: Iterable[Key] = ()) -> Iterator[None]:
+        """When something fails, forget what had been got ready for the journal and is not in it."""
+        try:
+            yield
+        except BaseException:
+            self._load()
+            self._settle(touched)
+            raise
 
     def _write_alone(self, batches: list[Batch], touched: set[Key]) -> list[Outcome]:
         outcomes: list[Outcome] = []

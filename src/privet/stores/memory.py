@@ -5,9 +5,9 @@ It keeps the laws of `Store` like any other, and `FileStore` uses it as the pict
 
 import heapq
 from bisect import bisect_right, insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from threading import Lock
 from types import MappingProxyType
 from typing import Self
@@ -82,16 +82,15 @@ class Picture:
                 taken.add((record.kind, name))
         if len(changing) < len(records):
             raise Conflict("one record twice in a commit")
-        return [replace(record, version=record.version + 1, files=_frozen(record)) for record in records]
+        return [_advanced(record) for record in records]
 
     def put(self, record: Record) -> None:
         key = (record.kind, record.id)
         old = self.records.get(key)
-        names = _names(record)
-        if old is None or _names(old) != names:
+        if old is None or (old.unique, old.index) != (record.unique, record.index):
             if old is not None:
                 self.drop(*key)
-            for name in names:
+            for name in _names(record):
                 insort(self._ids.setdefault((record.kind, name), []), record.id)
             for name in record.unique:
                 self._owners[record.kind, name] = record.id
@@ -111,19 +110,21 @@ class Picture:
                 del self._owners[kind, name]
 
     def expired(self, now: datetime, limit: int) -> list[tuple[str, str]]:
-        """Take up to `limit` records that have expired off the list of those to come."""
-        keys: list[tuple[str, str]] = []
+        """Take up to `limit` records that have expired off the list of those that will."""
+        keys: dict[tuple[str, str], None] = {}
         while self._expiries and len(keys) < limit and self._expiries[0][0] <= now:
-            expires, *key = heapq.heappop(self._expiries)
-            record = self.records.get((key[0], key[1]))
-            if record is not None and record.expires == expires and (key[0], key[1]) not in keys:
-                keys.append((key[0], key[1]))
-        return keys
+            expires, kind, id = heapq.heappop(self._expiries)
+            record = self.records.get((kind, id))
+            if record is not None and record.expires == expires:
+                keys[kind, id] = None
+        return list(keys)
 
 
 def _names(record: Record) -> set[str | None]:
     return {None, *record.unique, *record.index}
 
 
-def _frozen(record: Record) -> Mapping[str, bytes]:
-    return MappingProxyType(dict(record.files)) if record.files else NO_FILES
+def _advanced(record: Record) -> Record:
+    files = MappingProxyType(dict(record.files)) if record.files else NO_FILES
+    expires = record.expires and record.expires.astimezone(UTC)
+    return replace(record, version=record.version + 1, files=files, expires=expires)

@@ -16,8 +16,7 @@ from privet.stores.base import Batch, Conflict, Outcome, Record, StoreError
 from privet.stores.disk import Turn, make_folder, open_private
 from privet.stores.together import Together
 
-# Each entry takes the schema one version further; only ever append. Names follow their record by trigger: so storing
-# a record is one statement, and a name that is taken is found out by it.
+# Each entry takes the schema one version further; only ever append.
 MIGRATIONS = (
     """
     CREATE TABLE record (
@@ -32,26 +31,8 @@ MIGRATIONS = (
     );
     CREATE UNIQUE INDEX record_id ON record (kind, id);
     CREATE INDEX record_expires ON record (expires) WHERE expires IS NOT NULL;
-
-    CREATE TABLE owner (kind TEXT, name TEXT, id TEXT, PRIMARY KEY (kind, name)) WITHOUT ROWID;
-    CREATE TABLE named (kind TEXT, name TEXT, id TEXT, PRIMARY KEY (kind, name, id)) WITHOUT ROWID;
-
-    CREATE TRIGGER record_named AFTER INSERT ON record WHEN new.names IS NOT NULL BEGIN
-        INSERT INTO owner SELECT new.kind, value, new.id FROM json_each(new.names, '$[0]');
-        INSERT INTO named SELECT new.kind, value, new.id FROM json_each(new.names, '$[1]');
-    END;
-    CREATE TRIGGER record_unnamed AFTER DELETE ON record WHEN old.names IS NOT NULL BEGIN
-        DELETE FROM owner WHERE kind = old.kind AND name IN (SELECT value FROM json_each(old.names, '$[0]'));
-        DELETE FROM named WHERE kind = old.kind AND name IN (SELECT value FROM json_each(old.names, '$[1]'))
-            AND id = old.id;
-    END;
-    CREATE TRIGGER record_renamed AFTER UPDATE OF names ON record WHEN old.names IS NOT new.names BEGIN
-        DELETE FROM owner WHERE kind = old.kind AND name IN (SELECT value FROM json_each(old.names, '$[0]'));
-        DELETE FROM named WHERE kind = old.kind AND name IN (SELECT value FROM json_each(old.names, '$[1]'))
-            AND id = old.id;
-        INSERT INTO owner SELECT new.kind, value, new.id FROM json_each(new.names, '$[0]');
-        INSERT INTO named SELECT new.kind, value, new.id FROM json_each(new.names, '$[1]');
-    END;
+    CREATE TABLE unique_name (kind TEXT, name TEXT, id TEXT, PRIMARY KEY (kind, name)) WITHOUT ROWID;
+    CREATE TABLE index_name (kind TEXT, name TEXT, id TEXT, PRIMARY KEY (kind, name, id)) WITHOUT ROWID;
     """,
 )
 
@@ -59,17 +40,25 @@ _SELECT = "SELECT kind, id, version, body, names, expires, files FROM record "
 _GET = _SELECT + "WHERE kind = ? AND id = ?"
 _FIND = _SELECT + "WHERE kind = ? AND id > ? ORDER BY id LIMIT ?"
 _NAMED = """WHERE kind = ?1 AND id IN (
-    SELECT id FROM owner WHERE kind = ?1 AND name = ?2 AND id > ?3
-    UNION SELECT id FROM (SELECT id FROM named WHERE kind = ?1 AND name = ?2 AND id > ?3 ORDER BY id LIMIT ?4)
+    SELECT id FROM unique_name WHERE kind = ?1 AND name = ?2 AND id > ?3
+    UNION SELECT id FROM (SELECT id FROM index_name WHERE kind = ?1 AND name = ?2 AND id > ?3 ORDER BY id LIMIT ?4)
     ) ORDER BY id LIMIT ?4"""
 _FIND_NAMED = _SELECT + _NAMED
-_INSERT = "INSERT INTO record (body, names, expires, files, kind, id, version) VALUES (?, ?, ?, ?, ?, ?, ? + 1)"
-_UPDATE = """UPDATE record SET body = ?, names = ?, expires = ?, files = ?, version = version + 1
-    WHERE kind = ? AND id = ? AND version = ?"""
-_UNNAME = "UPDATE record SET names = NULL WHERE kind = ? AND id = ? AND version = ?"
-_VERSION = "SELECT version FROM record WHERE kind = ? AND id = ?"
-_PRUNE = """DELETE FROM record WHERE number IN (
-    SELECT number FROM record WHERE expires <= ? ORDER BY expires LIMIT ?)"""
+_INSERT = "INSERT INTO record (body, expires, files, kind, id, version, names) VALUES (?, ?, ?, ?, ?, ? + 1, ?)"
+_UPDATE = """UPDATE record SET body = ?, expires = ?, files = ?, version = version + 1
+    WHERE kind = ? AND id = ? AND version = ? AND names IS ?"""
+_VERSION = "SELECT version, names FROM record WHERE kind = ? AND id = ?"
+_RENAME = "UPDATE record SET names = ? WHERE kind = ? AND id = ?"
+_NAME = (
+    "INSERT INTO unique_name (kind, id, name) VALUES (?, ?, ?)",
+    "INSERT INTO index_name (kind, id, name) VALUES (?, ?, ?)",
+)
+_UNNAME = (
+    "DELETE FROM unique_name WHERE kind = ? AND id = ? AND name = ?",
+    "DELETE FROM index_name WHERE kind = ? AND id = ? AND name = ?",
+)
+_EXPIRED = "SELECT kind, id, names, number FROM record WHERE expires <= ? ORDER BY expires LIMIT ?"
+_DELETE = "DELETE FROM record WHERE number = ?"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -106,12 +95,15 @@ class SQLiteStore(Together):
         return [_from_row(row) for row in self._read(_FIND_NAMED, kind, name, after, limit)]
 
     def prune(self, now: datetime, *, limit: int = 100) -> int:
-        def delete() -> int:
-            return self._connection.execute(_PRUNE, (_microseconds(now), limit)).rowcount
+        def forget() -> int:
+            expired = self._connection.execute(_EXPIRED, (_microseconds(now), limit)).fetchall()
+            self._name(_UNNAME, [row[:3] for row in expired])
+            self._connection.executemany(_DELETE, [row[3:] for row in expired])
+            return len(expired)
 
         try:
             with self._writer, self._turn:
-                return self._in_transaction(delete, durable=False)
+                return self._in_transaction(forget, durable=False)
         except (sqlite3.Error, OSError) as error:
             raise self._failure(error) from error
 
@@ -160,7 +152,9 @@ class SQLiteStore(Together):
                     self._in_transaction(lambda: self._store(batches), durable=durable)
                     return [None] * len(batches)
                 except (Conflict, UnicodeEncodeError):
-                    return self._in_transaction(lambda: [self._try(batch) for batch in batches], durable=durable)
+                    return self._in_transaction(
+                        lambda: [self._store_alone(batch) for batch in batches], durable=durable
+                    )
         except (sqlite3.Error, OSError) as error:
             return [self._failure(error)] * len(batches)
 
@@ -180,7 +174,7 @@ class SQLiteStore(Together):
                 connection.execute("ROLLBACK")
 
     def _store(self, batches: list[Batch]) -> None:
-        """Store all batches at once; raise `Conflict` if they do not all fit."""
+        """Store all batches at once; raise `Conflict` if that cannot be done."""
         new: list[tuple[Any, ...]] = []
         changed: list[tuple[Any, ...]] = []
         for batch in batches:
@@ -188,9 +182,10 @@ class SQLiteStore(Together):
                 (changed if record.version else new).append(_to_row(record))
         try:
             if changed and self._connection.executemany(_UPDATE, changed).rowcount != len(changed):
-                raise Conflict("a record has changed since it was read")
+                raise Conflict("a record has changed since it was read, or is about to change its names")
             if new:
                 self._connection.executemany(_INSERT, new)
+                self._name(_NAME, [(row[3], row[4], row[6]) for row in new])
         except sqlite3.IntegrityError as error:
             raise Conflict(f"there is such a record already: {error}") from None
         for batch in batches:  # last, so that no batch rests on what another one changes
@@ -199,19 +194,39 @@ class SQLiteStore(Together):
                 if record.version != (version[0] if version else 0):
                     raise Conflict(f"{record.kind} {record.id} has changed since it was read")
 
-    def _try(self, batch: Batch) -> Outcome:
-        """Store one batch, or leave the transaction as it was."""
+    def _store_alone(self, batch: Batch) -> Outcome:
+        """Store one batch, its new names for old records too, or leave the transaction as it was."""
         connection = self._connection
         connection.execute("SAVEPOINT batch")
         try:
+            old, new = [], []
+            for record in batch.records:
+                names = _to_row(record)[-1]
+                version, old_names = connection.execute(_VERSION, (record.kind, record.id)).fetchone() or (0, names)
+                if version != record.version:
+                    raise Conflict(f"{record.kind} {record.id} has changed since it was read")
+                if old_names != names:
+                    old.append((record.kind, record.id, old_names))
+                    new.append((record.kind, record.id, names))
             # A unique name may pass from one record of a batch to another, in whatever order they come.
-            connection.executemany(_UNNAME, [(record.kind, record.id, record.version) for record in batch.records])
+            self._name(_UNNAME, old)
+            self._name(_NAME, new)
+            connection.executemany(_RENAME, [(names, kind, id) for kind, id, names in new])
             self._store([batch])
-        except (Conflict, UnicodeEncodeError) as error:
+        except (Conflict, sqlite3.IntegrityError, UnicodeEncodeError) as error:
             connection.execute("ROLLBACK TO batch")
-            return error if isinstance(error, Conflict) else self._failure(error)
-        connection.execute("RELEASE batch")
+            return self._failure(error) if isinstance(error, UnicodeEncodeError) else Conflict(str(error))
+        finally:
+            connection.execute("RELEASE batch")
         return None
+
+    def _name(self, statements: tuple[str, str], rows: list[tuple[str, str, str | None]]) -> None:
+        """Add or remove the names of records, unique ones by the first statement, shared ones by the second."""
+        named = [(kind, id, json.loads(names)) for kind, id, names in rows if names]
+        for position, statement in enumerate(statements):
+            names = [(kind, id, name) for kind, id, names in named for name in names[position]]
+            if names:
+                self._connection.executemany(statement, names)
 
     def _migrate(self) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
@@ -227,7 +242,6 @@ class SQLiteStore(Together):
 def _to_row(record: Record) -> tuple[Any, ...]:
     return (
         record.body,
-        json.dumps((record.unique, record.index)) if record.unique or record.index else None,
         None if record.expires is None else _microseconds(record.expires),
         json.dumps({name: content.decode("latin-1") for name, content in record.files.items()})
         if record.files
@@ -235,6 +249,7 @@ def _to_row(record: Record) -> tuple[Any, ...]:
         record.kind,
         record.id,
         record.version,
+        json.dumps((record.unique, record.index)) if record.unique or record.index else None,
     )
 
 
