@@ -44,6 +44,8 @@ ORDER: Table = {
     (Status.PENDING, Event.REFUSED): Status.INVALID,
     (Status.PENDING, Event.EXPIRED): Status.INVALID,
     (Status.READY, Event.FINALIZED): Status.PROCESSING,
+    (Status.READY, Event.REFUSED): Status.INVALID,
+    (Status.READY, Event.EXPIRED): Status.INVALID,
     (Status.PROCESSING, Event.ISSUED): Status.VALID,
     (Status.PROCESSING, Event.FAILED): Status.INVALID,
 }
