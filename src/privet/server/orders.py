@@ -14,7 +14,7 @@ from privet.acme.jws import Key
 from privet.acme.payloads import NewOrder, read_finalize
 from privet.acme.problems import Problem, ProblemType, Subproblem, compound
 from privet.acme.status import Status
-from privet.ca.certificates import KIND, Certificate
+from privet.ca.certificates import KEPT_AFTER_EXPIRY, KIND, AuthorityError, Certificate
 from privet.ca.csr import CSR, BadCSR, parse_csr
 from privet.ca.keys import WeakKey
 from privet.server.accounts import keep_for_longer
@@ -98,7 +98,10 @@ async def finalize(server: Server, request: VerifiedRequest) -> Reply:
         )
     except WeakKey as error:
         raise Problem(ProblemType.BAD_CSR, str(error)) from None
-    begun = found.begin(certificate.id, server.now(), kept_until=certificate.to_record().expires or found.expires)
+    except AuthorityError as error:
+        log.error("order %s cannot be signed: %s", found.id, error)
+        raise Problem(ProblemType.UNAVAILABLE, "the authority cannot sign this now; its log says why") from None
+    begun = found.begin(certificate.id, server.now(), kept_until=certificate.not_after + KEPT_AFTER_EXPIRY)
     begun, certificate = await server.commit(begun, certificate, unchanged=[request.owner, *authorizations])
     return _reply(await _sign(server, begun, certificate), request.urls)
 
