@@ -1,21 +1,74 @@
 """The commands, put together."""
 
+import platform
+import ssl
+from importlib.metadata import version as version_of
+from typing import Annotated
+
 import typer
 
+from privet.cli import options
+from privet.cli.approvals import approve, pending, refuse
+from privet.cli.authority import import_ca, init, root
+from privet.cli.certificates import issue, list_, revoke, show
+from privet.cli.printing import print_json
 from privet.cli.serve import serve
 
 app = typer.Typer(
     name="privet",
-    help="An internal certificate authority that speaks ACME.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(serve)
+
+_CERTIFICATES = "Certificates"
+_APPROVAL = "Requests that wait for a person"
+_AUTHORITY = "The authority"
+
+app.command(rich_help_panel="The server")(serve)
+app.command(rich_help_panel=_CERTIFICATES)(issue)
+app.command("list", rich_help_panel=_CERTIFICATES)(list_)
+app.command(rich_help_panel=_CERTIFICATES)(show)
+app.command(rich_help_panel=_CERTIFICATES)(revoke)
+app.command(rich_help_panel=_APPROVAL)(pending)
+app.command(rich_help_panel=_APPROVAL)(approve)
+app.command(rich_help_panel=_APPROVAL)(refuse)
+app.command(rich_help_panel=_AUTHORITY)(init)
+app.command("import-ca", rich_help_panel=_AUTHORITY)(import_ca)
+app.command(rich_help_panel=_AUTHORITY)(root)
+
+
+@app.command(rich_help_panel="privet")
+def version(json: options.JSON = False) -> None:
+    """Print the version of privet, and of what it stands on."""
+    versions = {
+        "privet": version_of("privet"),
+        "python": platform.python_version(),
+        "cryptography": version_of("cryptography"),
+        "openssl": ssl.OPENSSL_VERSION,
+    }
+    if json:
+        print_json(versions)
+    else:
+        print(f"privet {versions['privet']}")
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        version()
+        raise typer.Exit
 
 
 @app.callback()
-def _main() -> None:
-    pass
+def _privet(
+    asked: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """An internal certificate authority that speaks ACME.
+
+    Begin with `privet serve --auto-approve`: it makes an authority, serves it on this machine, and prints what
+    certbot, lego, Caddy and curl need to get certificates from it.
+    """

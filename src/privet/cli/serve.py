@@ -9,6 +9,7 @@ import logging.config
 import os
 import signal
 import socket
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from types import FrameType
@@ -183,7 +184,10 @@ def serve(
     --config names (external-url). An option counts more than a variable, and a variable more than the file.
     """
     read = read_settings(context.params, os.environ)
-    run(read.checked(*_contradictions(read)))
+    settings = read.checked(*_contradictions(read))
+    for warning in read.warnings:
+        print(f"privet: {warning}", file=sys.stderr)
+    run(settings)
 
 
 def _contradictions(read: Read) -> Iterator[str]:
@@ -220,8 +224,8 @@ def _contradictions(read: Read) -> Iterator[str]:
             f"{settings.host} is no address that clients could use: say the one they do, "
             f"such as --external-url {example}"
         )
-    if settings.tls:
-        for name in _tls_names(settings, "127.0.0.1"):
+    if settings.tls and not unread & {"external_url"}:
+        for name in _tls_names(settings):
             try:
                 from_text(name)
             except BadIdentifier as error:
@@ -230,7 +234,9 @@ def _contradictions(read: Read) -> Iterator[str]:
 
 def run(settings: Settings) -> None:
     """Serve until a signal comes. Raises `Failure`."""
-    _configure_logging(settings.log_level)
+    logging.config.dictConfig(_logging(settings.log_level))
+    # Until uvicorn takes signals over there are no requests to finish, but a socket file to remove.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     with contextlib.ExitStack() as stack:
         if settings.uds:
             sockets = stack.enter_context(listen_at(settings.uds, settings.uds_mode))
@@ -239,7 +245,7 @@ def run(settings: Settings) -> None:
             sockets = stack.enter_context(listen(settings.host, settings.port))
             address, port = settings.host, sockets[0].getsockname()[1]
         external_url = _external_url(settings, address, port)
-        site = Site(settings, external_url, _tls_names(settings, urlsplit(external_url).hostname or address))
+        site = Site(settings, external_url, _tls_names(settings) if settings.tls else ())
         stack.callback(site.close)
         ca = site.open()
         print(greeting(settings, ca, external_url), flush=True)
@@ -307,13 +313,13 @@ def _external_url(settings: Settings, address: str, port: int | None) -> str:
     return f"{scheme}://{host}{f':{port}' if port not in (None, usual) else ''}{settings.mount}"
 
 
-def _tls_names(settings: Settings, external: str) -> tuple[str, ...]:
+def _tls_names(settings: Settings) -> tuple[str, ...]:
     """What the server's own certificate is for: the name clients know, the address, and what else was asked for."""
-    if settings.external_url:
-        external = urlsplit(settings.external_url).hostname or external
+    external = (settings.external_url and urlsplit(settings.external_url).hostname) or settings.host
     addresses = resolve(settings.host)
-    own = [settings.host] if not any(map(is_unspecified, addresses)) else []
-    local = ["localhost", "127.0.0.1", "::1"] if any(is_loopback(a) or is_unspecified(a) for a in addresses) else []
+    everywhere = any(map(is_unspecified, addresses))
+    own = [] if everywhere else [settings.host]
+    local = ["localhost", "127.0.0.1", "::1"] if everywhere or any(map(is_loopback, addresses)) else []
     return tuple(dict.fromkeys([external, *own, *settings.tls_name, *local]))
 
 
@@ -327,10 +333,6 @@ def _logging(level: str) -> dict[str, object]:
         "root": {"level": level.upper(), "handlers": ["stderr"]},
         "loggers": {"uvicorn": {"level": "WARNING"}},
     }
-
-
-def _configure_logging(level: str) -> None:
-    logging.config.dictConfig(_logging(level))
 
 
 class UTCFormatter(logging.Formatter):

@@ -7,7 +7,7 @@ The law of this module: every source is checked in full before anything happens,
 import difflib
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -38,6 +38,13 @@ def read_flag(value: object) -> bool:
     if word not in words:
         raise ValueError(f"has to be true or false, not {value!r}")
     return words[word]
+
+
+def read_cn(value: object) -> str:
+    text = read_text(value)
+    if len(text) > 64 or not text.isprintable():  # RFC 5280 appendix A.1
+        raise ValueError(f"has to be a name of at most 64 characters, not {value!r}")
+    return text
 
 
 def read_path(value: object) -> Path:
@@ -183,7 +190,7 @@ class Settings:
 READERS: Mapping[str, Reader] = {
     "store": read_store,
     "name": read_text,
-    "cn": read_text,
+    "cn": read_cn,
     "ca_validity": read_duration,
     "key_password_file": read_path,
     "validity": read_duration,
@@ -210,11 +217,13 @@ READERS: Mapping[str, Reader] = {
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What was read: the settings, the mistakes, and the names of the settings that nobody could read."""
+    """What was read: the settings, what is wrong, the names of the settings that could not be read, and what may be
+    wrong."""
 
     settings: Settings
     mistakes: tuple[str, ...]
     unread: frozenset[str]
+    warnings: tuple[str, ...]
 
     def checked(self, *more: str) -> Settings:
         """The settings, if nothing is wrong. Raises `Mistakes`."""
@@ -243,7 +252,7 @@ def read_settings(options: Mapping[str, object], environment: Mapping[str, str])
             except ValueError as error:
                 mistakes.append(f"{origin} {error}")
                 unread.add(name)
-    return Read(Settings(**values), tuple(mistakes), frozenset(unread))
+    return Read(Settings(**values), tuple(mistakes), frozenset(unread), tuple(_strangers(environment)))
 
 
 def option_name(name: str) -> str:
@@ -272,13 +281,24 @@ def _read_file(path: Path) -> tuple[dict[str, object], list[str]]:
         return {}, [f"the configuration file {path} cannot be read: {error.strerror or error}"]
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         return {}, [f"the configuration file {path} is not TOML: {error}"]
-    found: dict[str, object] = {}
-    mistakes = []
-    for key, value in table.items():
-        if (name := key.replace("-", "_")) in READERS:
-            found[name] = value
-            continue
-        near = difflib.get_close_matches(key, map(option_name, READERS), n=1)
-        hint = f"did you mean {near[0]}?" if near else "`privet serve --help` names them all"
-        mistakes.append(f"{key} in {path} is no setting; {hint}")
-    return found, mistakes
+    known = {option_name(name): name for name in READERS}
+    found = {known[key.replace("_", "-")]: value for key, value in table.items() if key.replace("_", "-") in known}
+    strangers = [key for key in table if key.replace("_", "-") not in known]
+    return found, [f"{key} in {path} is no setting; {_nearest(key, known)}" for key in strangers]
+
+
+def _strangers(environment: Mapping[str, str]) -> Iterator[str]:
+    """Variables that look like ours and are not. Others may have their reasons for them, so they are no mistakes."""
+    known = [*map(variable_name, READERS), "PRIVET_CONFIG"]
+    for variable in environment:
+        if variable.startswith("PRIVET_") and variable not in known and not _KUBERNETES.match(variable):
+            yield f"the variable {variable} is no setting; {_nearest(variable, known)}"
+
+
+# What Kubernetes tells every container about a service "privet".
+_KUBERNETES = re.compile(r"PRIVET_(SERVICE|PORT)_")
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]}?" if near else "`privet serve --help` names them all"

@@ -19,11 +19,11 @@ from privet.acme.problems import Problem, ProblemType
 from privet.ca import DEFAULT, AuthorityError, CertificateAuthority
 from privet.cli.failures import Failure
 from privet.cli.settings import Settings
-from privet.cli.stores import authority_in, key_password, open_settings_store
+from privet.cli.stores import OpenStore, init_authority, open_settings_store
 from privet.cli.tls import OwnCertificate
 from privet.server.requests import Receive
 from privet.server.responder import ACMEResponder, Scope, Send
-from privet.stores import FileStore, MemoryStore, SQLiteStore, StoreError
+from privet.stores import StoreError
 
 log = logging.getLogger("privet")
 
@@ -38,7 +38,7 @@ class Site:
         self._tls_names = tls_names
         self._ca: CertificateAuthority | None = None
         self._own: OwnCertificate | None = None
-        self._store: MemoryStore | SQLiteStore | FileStore | None = None
+        self._store: OpenStore | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
         return Site, (self.settings, self.external_url, self._tls_names)
@@ -47,8 +47,7 @@ class Site:
         """Open the store, and make what the first start makes. Raises what the store and the authority raise."""
         if self._ca is None:
             self._store = open_settings_store(self.settings.store)
-            ca = authority_in(self._store, self.settings.name, key_password(self.settings))
-            ca.init(self.settings.cn, self.settings.ca_validity.total_seconds() / 86400)
+            ca = init_authority(self._store, self.settings)
             if self.settings.tls:
                 self._own = OwnCertificate(ca, self._tls_names, self.settings.tls_validity)
                 self._own.refresh()

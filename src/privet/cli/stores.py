@@ -1,9 +1,12 @@
 """The store and the authority that the settings name, opened for a command; what cannot be opened is said plainly."""
 
+import contextlib
 import os
+from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
-from privet.ca import AuthorityError, CertificateAuthority
+from privet.ca import AuthorityError, CertificateAuthority, KeyType
 from privet.cli.failures import Failure
 from privet.cli.settings import Settings
 from privet.stores import FileStore, MemoryStore, SQLiteStore, Store, StoreError, open_store
@@ -38,7 +41,7 @@ def _why(error: Exception, url: str) -> str:
         return f"{reason} ({error.__cause__.filename or path}); let it belong to you, or choose another with --store"
     if path is not None and path.exists() and not os.access(path, os.R_OK | os.W_OK):
         return f"{path} may not be read and written by you; run this as its owner, or choose another with --store"
-    return str(error).removeprefix("the store failed: ")
+    return f"{str(error).removeprefix('the store failed: ')}; choose another with --store"
 
 
 def key_password(settings: Settings) -> bytes | None:
@@ -56,25 +59,40 @@ def read_password(path: Path) -> bytes:
     return password
 
 
-def authority_in(store: Store, name: str, password: bytes | None) -> CertificateAuthority:
-    return CertificateAuthority(store, name, key_password=password)
+def init_authority(store: Store, settings: Settings, key_type: KeyType = KeyType.P256) -> CertificateAuthority:
+    """The authority, made if it is not there. Raises `Failure`."""
+    ca = CertificateAuthority(store, settings.name, key_password=key_password(settings))
+    try:
+        ca.init(settings.cn, settings.ca_validity / timedelta(days=1), key_type=key_type)
+    except AuthorityError as error:
+        raise Failure(_hint(error)) from None
+    return ca
 
 
 def load_authority(store: Store, settings: Settings) -> CertificateAuthority:
     """The authority, which has to be there. Raises `Failure`."""
-    ca = authority_in(store, settings.name, key_password(settings))
+    ca = CertificateAuthority(store, settings.name, key_password=key_password(settings))
     try:
         if ca.load():
             return ca
     except AuthorityError as error:
-        raise Failure(explain(error)) from None
+        raise Failure(_hint(error)) from None
     raise Failure(f"there is no authority {settings.name!r} in {settings.store}: `privet init` makes one")
 
 
-def explain(error: AuthorityError) -> str:
+@contextlib.contextmanager
+def opened(settings: Settings) -> Iterator[CertificateAuthority]:
+    """The authority of a store that both have to be there. Raises `Failure`."""
+    with open_settings_store(settings.store, existing=True) as store:
+        yield load_authority(store, settings)
+
+
+def _hint(error: AuthorityError) -> str:
     text = str(error)
     if "password is missing" in text:
         return f"{text}; give it with --key-password-file"
+    if "has another password" in text:
+        return f"{text}; --key-password-file says which file has it"
     if "a password was given" in text:
         return f"{text}; leave --key-password-file out"
     return text

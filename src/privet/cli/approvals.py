@@ -1,0 +1,129 @@
+"""`privet pending`, `approve` and `refuse`: a person decides, on the store of a server that may be running."""
+
+import asyncio
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import typer
+
+from privet.cli import options
+from privet.cli.failures import Failure
+from privet.cli.printing import print_json, to_text
+from privet.cli.settings import Settings, read_settings
+from privet.cli.stores import open_settings_store
+from privet.server import approval
+from privet.server.approval import NotPending
+from privet.server.records import Account, Authorization, Kind
+from privet.stores import AsyncStore
+
+IDs = Annotated[list[str], typer.Argument(metavar="ID...", help="As `privet pending` shows them.")]
+
+
+def pending(
+    context: typer.Context,
+    store: options.StoreURL = None,
+    json: options.JSON = False,
+    config: options.Config = None,
+) -> None:
+    """List the requests that wait for somebody to decide, oldest first: who asks, from where, for which name.
+
+    privet pending
+    privet approve ID
+    """
+    settings = read_settings(context.params, os.environ).checked()
+    with open_settings_store(settings.store, existing=True) as opened:
+
+        async def look(store: AsyncStore) -> list[tuple[Authorization, Account | None]]:
+            waiting = await approval.pending(store, datetime.now(UTC))
+            return [(each, await _asker(store, each)) for each in waiting]
+
+        with AsyncStore(opened) as asynchronous:
+            found = asyncio.run(look(asynchronous))
+    if json:
+        print_json([_document(each) | _asked_by(account) for each, account in found])
+        return
+    print(f"{'ID':<32}  {'SINCE':<20}  {'FROM':<15}  NAME")
+    for each, account in found:
+        who = f"  ({', '.join(account.contact)})" if account and account.contact else ""
+        print(f"{each.id:<32}  {to_text(each.created):<20}  {each.client or '-':<15}  {each.identifier}{who}")
+
+
+def approve(
+    context: typer.Context,
+    ids: IDs,
+    store: options.StoreURL = None,
+    json: options.JSON = False,
+    config: options.Config = None,
+) -> None:
+    """Let those who wait have what they asked for. The client that waits learns of it when it next asks.
+
+    privet approve 0cnr5l2s8s3hmf5jg3vlt2q8c1n9r0b4
+    """
+    _decide(read_settings(context.params, os.environ).checked(), ids, json, approval.approve, "approved")
+
+
+def refuse(
+    context: typer.Context,
+    ids: IDs,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why: the client is told.")] = "",
+    store: options.StoreURL = None,
+    json: options.JSON = False,
+    config: options.Config = None,
+) -> None:
+    """Refuse those who wait, and with each its order.
+
+    privet refuse 0cnr5l2s8s3hmf5jg3vlt2q8c1n9r0b4 --reason "ask the network team first"
+    """
+
+    async def refuse_one(store: AsyncStore, id: str, now: datetime) -> Authorization:
+        return await approval.refuse(store, id, now, reason)
+
+    _decide(read_settings(context.params, os.environ).checked(), ids, json, refuse_one, "refused")
+
+
+def _decide(
+    settings: Settings,
+    ids: Sequence[str],
+    json: bool,
+    decision: Callable[[AsyncStore, str, datetime], Coroutine[Any, Any, Authorization]],
+    done: str,
+) -> None:
+    decided = []
+    failed = []
+    with open_settings_store(settings.store, existing=True) as opened, AsyncStore(opened) as store:
+        for id in ids:
+            try:
+                found = asyncio.run(decision(store, id, datetime.now(UTC)))
+            except NotPending as error:
+                failed.append(f"{error}: `privet pending` shows what waits")
+                continue
+            decided.append(_document(found))
+            if not json:
+                print(f"{done} {found.identifier} ({id})")
+    if json:
+        print_json(decided)
+    if failed:
+        raise Failure("\n".join(failed))
+
+
+async def _asker(store: AsyncStore, authorization: Authorization) -> Account | None:
+    record = await store.get(Kind.ACCOUNT, authorization.account)
+    return Account.from_record(record) if record else None
+
+
+def _document(authorization: Authorization) -> dict[str, object]:
+    return {
+        "id": authorization.id,
+        "status": authorization.status,
+        "identifier": authorization.identifier.to_json(),
+        "account": authorization.account,
+        "client": authorization.client or None,
+        "created": to_text(authorization.created),
+        "expires": to_text(authorization.expires),
+    }
+
+
+def _asked_by(account: Account | None) -> dict[str, object]:
+    return {"contact": account.contact, "authority": account.authority} if account else {}

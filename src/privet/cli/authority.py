@@ -1,0 +1,116 @@
+"""`privet init`, `import-ca` and `root`: the authority itself."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from privet.ca import AuthorityError, CertificateAuthority, KeyType
+from privet.cli import options
+from privet.cli.failures import Failure
+from privet.cli.printing import authority_document, print_authority, print_json
+from privet.cli.settings import read_settings
+from privet.cli.stores import init_authority, key_password, open_settings_store, opened, read_password, store_path
+
+
+def init(
+    context: typer.Context,
+    cn: options.CN = None,
+    ca_validity: options.CAValidity = None,
+    key_type: Annotated[KeyType, typer.Option(help="The kind of the authority's key.")] = KeyType.P256,
+    name: options.Name = None,
+    key_password_file: options.KeyPasswordFile = None,
+    store: options.StoreURL = None,
+    json: options.JSON = False,
+    config: options.Config = None,
+) -> None:
+    """Make the authority: its key and its root certificate. Safe to repeat: one that is there stays as it is.
+
+    `privet serve` does this by itself when it is started for the first time. Do it here to choose the kind of key,
+    or to issue certificates without a server:
+
+        privet init --cn "Example Internal CA" --key-type P-384
+    """
+    settings = read_settings(context.params, os.environ).checked()
+    with open_settings_store(settings.store) as store_:
+        ca = init_authority(store_, settings, key_type)
+        path = store_path(settings.store)
+        if json:
+            print_json(authority_document(ca, path))
+        else:
+            print_authority(ca, path)
+
+
+def import_ca(
+    context: typer.Context,
+    certificate: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CERTIFICATE", help="The CA's certificate in PEM, followed by those that lead to its root, if any."
+        ),
+    ],
+    key: Annotated[Path, typer.Argument(metavar="KEY", help="Its private key in PEM.")],
+    password_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The password that KEY is encrypted with.")
+    ] = None,
+    name: options.Name = None,
+    key_password_file: options.KeyPasswordFile = None,
+    store: options.StoreURL = None,
+    json: options.JSON = False,
+    config: options.Config = None,
+) -> None:
+    """Take over a CA that exists already. Nothing is overwritten: an authority of this name must not be there yet.
+
+    privet import-ca ca.crt ca.key --password-file password.txt
+    """
+    settings = read_settings(context.params, os.environ).checked()
+    pems = _read(certificate), _read(key)
+    password = read_password(password_file) if password_file else None
+    with open_settings_store(settings.store) as store_:
+        ca = CertificateAuthority(store_, settings.name, key_password=key_password(settings))
+        try:
+            ca.import_ca(*pems, password)
+        except AuthorityError as error:
+            raise Failure(_hint(str(error))) from None
+        path = store_path(settings.store)
+        if json:
+            print_json(authority_document(ca, path))
+        else:
+            print_authority(ca, path)
+
+
+def root(
+    context: typer.Context,
+    name: options.Name = None,
+    key_password_file: options.KeyPasswordFile = None,
+    store: options.StoreURL = None,
+    json: options.JSON = False,
+    config: options.Config = None,
+) -> None:
+    """Print the root certificate, which is what everybody has to trust.
+
+    privet root > privet-root.pem
+    """
+    settings = read_settings(context.params, os.environ).checked()
+    with opened(settings) as ca:
+        if json:
+            print_json(authority_document(ca, store_path(settings.store)))
+        else:
+            sys.stdout.write(ca.root_cert_pem.decode())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Failure(f"{path} cannot be read: {error.strerror}") from None
+
+
+def _hint(text: str) -> str:
+    if "password is missing" in text or "has another password" in text:
+        return f"{text}; --password-file says which file has it"
+    if "there already is" in text:
+        return f"{text}: choose another name with --name, or another store with --store"
+    return text

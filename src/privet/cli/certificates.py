@@ -1,0 +1,319 @@
+"""`privet issue`, `list`, `show` and `revoke`: certificates, with and without ACME."""
+
+import contextlib
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from operator import attrgetter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from privet.acme.identifiers import BadIdentifier, from_text
+from privet.bundle import CertBundle
+from privet.ca import (
+    REVOCATION_REASONS,
+    AuthorityError,
+    BadCSR,
+    Certificate,
+    CertificateAuthority,
+    KeyType,
+    WeakKey,
+)
+from privet.cli import options
+from privet.cli.failures import Failure
+from privet.cli.printing import certificate_document, print_fields, print_json, print_json_list, status_of, to_text
+from privet.cli.settings import Settings, read_settings
+from privet.cli.stores import opened
+
+Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
+
+
+class Status(StrEnum):
+    PREPARED = "prepared"
+    VALID = "valid"
+    REVOKED = "revoked"
+    EXPIRED = "expired"
+
+
+def issue(
+    context: typer.Context,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="DNS names and IP addresses; the first one names it.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Write cert.pem, fullchain.pem and key.pem into this folder. Without it, a folder named after the "
+            "first name; with a file:/// store, they are where the store keeps them.",
+        ),
+    ] = None,
+    force: Force = False,
+    csr: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Certify the key and the names of this CSR instead.")
+    ] = None,
+    client: Annotated[bool, typer.Option("--client", help="For use by clients alone.")] = False,
+    wildcard: Annotated[bool, typer.Option("--wildcard", help="Allow names such as *.internal.")] = False,
+    key_type: Annotated[KeyType, typer.Option(help="The kind of key to make.")] = KeyType.P256,
+    validity: options.Validity = None,
+    name: options.Name = None,
+    key_password_file: options.KeyPasswordFile = None,
+    store: options.StoreURL = None,
+    json: options.JSON = False,
+    config: options.Config = None,
+) -> None:
+    """Issue a certificate, and make its key, without ACME. Works beside a running server.
+
+    privet issue web.internal 10.0.0.7 --out /etc/web/tls --validity 7d
+    """
+    settings = read_settings(context.params, os.environ).checked(*_mistakes(names or [], csr, wildcard))
+    request = _read(csr) if csr else None
+    with opened(settings) as ca:
+        path_of = getattr(ca.store, "path_of", None)
+        folder = None if path_of and not out and not csr else out or _folder(names or [(csr or Path()).stem])
+        if folder:
+            _check_folder(folder, force, with_key=not csr)
+        bundle = _issue(ca, settings, names or [], request, client, wildcard, key_type)
+        if folder:
+            paths = _write(folder, bundle)
+        else:
+            assert path_of is not None
+            paths = {part: path_of("certs", bundle.domain, f"{part}.pem") for part in ("cert", "fullchain", "key")}
+    if json:
+        shown = {part: str(path) for part, path in paths.items()}
+        until = to_text(bundle.expires_at)
+        print_json({"serial": f"{bundle.serial:x}", "names": bundle.domains, "not_after": until, "files": shown})
+    else:
+        print_fields(
+            [
+                ("issued", f"{bundle.serial:x}"),
+                ("for", ", ".join(bundle.domains)),
+                ("valid until", to_text(bundle.expires_at)),
+                *paths.items(),
+            ]
+        )
+
+
+def list_(
+    context: typer.Context,
+    identifier: Annotated[
+        str | None, typer.Argument(metavar="[NAME]", help="Only certificates for this DNS name or IP address.")
+    ] = None,
+    status: Annotated[Status | None, typer.Option(help="Only certificates of this status.")] = None,
+    name: options.Name = None,
+    key_password_file: options.KeyPasswordFile = None,
+    store: options.StoreURL = None,
+    json: options.JSON = False,
+    config: options.Config = None,
+) -> None:
+    """List the certificates on record, oldest first: those of ACME accounts, and those issued here.
+
+    A certificate stays on record for a week after its end.
+
+        privet list --status valid
+    """
+    settings = read_settings(context.params, os.environ).checked()
+    now = datetime.now(UTC)
+    with opened(settings) as ca:
+        found = (each for each in _all(ca, identifier) if status in (None, status_of(each, now)))
+        if json:
+            print_json_list(certificate_document(each, now) for each in found)
+            return
+        print(f"{'SERIAL':<32}  {'STATUS':<8}  {'VALID UNTIL':<20}  NAMES")
+        for each in found:
+            names = ", ".join(identifier.value for identifier in each.identifiers)
+            print(f"{each.serial:<32x}  {status_of(each, now):<8}  {to_text(each.not_after):<20}  {names}")
+
+
+def show(
+    context: typer.Context,
+    certificate: Annotated[
+        str, typer.Argument(metavar="SERIAL|NAME", help="A serial number, or a name for its newest certificate.")
+    ],
+    name: options.Name = None,
+    key_password_file: options.KeyPasswordFile = None,
+    store: options.StoreURL = None,
+    json: options.JSON = False,
+    config: options.Config = None,
+) -> None:
+    """Show one certificate: what is on record about it, and itself with what leads to the root, in PEM.
+
+    privet show web.internal
+    """
+    settings = read_settings(context.params, os.environ).checked()
+    now = datetime.now(UTC)
+    with opened(settings) as ca:
+        found = _find(ca, certificate)
+        chain = ca.fullchain_pem(found).decode() if found.der else None
+        document = certificate_document(found, now)
+        if json:
+            print_json(document | {"fullchain": chain})
+            return
+        names = ", ".join(identifier.value for identifier in found.identifiers)
+        print_fields((key.replace("_", " "), value) for key, value in (document | {"names": names}).items())
+        print(f"\n{chain}" if chain else "\nIt is not signed yet.")
+
+
+def revoke(
+    context: typer.Context,
+    serials: Annotated[list[str], typer.Argument(metavar="SERIAL...", help="As `privet list` shows them.")],
+    reason: Annotated[
+        str,
+        typer.Option(
+            metavar="REASON", help=", ".join(f"{text} ({number})" for number, text in REVOCATION_REASONS.items())
+        ),
+    ] = REVOCATION_REASONS[0],
+    name: options.Name = None,
+    key_password_file: options.KeyPasswordFile = None,
+    store: options.StoreURL = None,
+    json: options.JSON = False,
+    config: options.Config = None,
+) -> None:
+    """Revoke certificates. It cannot be undone.
+
+    privet revoke 497f76095e7097b0f12fd348569e305d --reason keyCompromise
+    """
+    read = read_settings(context.params, os.environ)
+    mistakes = [
+        f"{each} is no serial number: `privet show {each}` shows that of the newest certificate of a name"
+        for each in serials
+        if _serial(each) is None
+    ]
+    number = _reason(reason)
+    if number is None:
+        known = ", ".join(f"{number} ({text})" for number, text in REVOCATION_REASONS.items())
+        mistakes.append(f"--reason {reason} is none that is usable; these are: {known}")
+    settings = read.checked(*mistakes)
+    failed = []
+    revoked: list[Certificate] = []
+    with opened(settings) as ca:
+        for each in serials:
+            try:
+                revoked.append(ca.revoke(_serial(each) or 0, number or 0))
+            except AuthorityError as error:
+                failed.append(str(error))
+            else:
+                if not json:
+                    print(f"revoked {revoked[-1].serial:x} for {', '.join(map(str, revoked[-1].identifiers))}")
+    if json:
+        now = datetime.now(UTC)
+        print_json([certificate_document(each, now) for each in revoked])
+    if failed:
+        raise Failure("\n".join(failed))
+
+
+def _mistakes(names: Sequence[str], csr: Path | None, wildcard: bool) -> Iterator[str]:
+    if bool(names) == bool(csr):
+        yield "say which names the certificate is for, or which CSR has them with --csr; one of both"
+    for name in names:
+        try:
+            if from_text(name).wildcard and not wildcard:
+                yield f"{name} is a wildcard: add --wildcard if that is meant"
+        except BadIdentifier as error:
+            yield str(error)
+
+
+def _issue(
+    ca: CertificateAuthority,
+    settings: Settings,
+    names: Sequence[str],
+    csr: bytes | None,
+    client: bool,
+    wildcard: bool,
+    key_type: KeyType,
+) -> CertBundle:
+    hours = settings.validity / timedelta(hours=1)
+    if csr is None:
+        return ca.issue(names, client=client, wildcard=wildcard, key_type=key_type, validity_hours=hours)
+    try:
+        return ca.issue_from_csr(csr, client=client, wildcard=wildcard, validity_hours=hours)
+    except BadIdentifier as error:
+        hint = ": add --wildcard if that is meant" if "wildcard" in str(error) else ""
+        raise Failure(f"the CSR is refused: {str(error).partition(';')[0]}{hint}") from None
+    except (BadCSR, WeakKey) as error:
+        raise Failure(f"the CSR is refused: {error}") from None
+
+
+def _folder(names: Sequence[str]) -> Path:
+    return Path(str(names[0]).replace("*", "_").replace("/", "_"))
+
+
+def _check_folder(folder: Path, force: bool, *, with_key: bool) -> None:
+    """Find out before a certificate is issued in vain. Raises `Failure`."""
+    for part in ("cert.pem", "fullchain.pem", *(["key.pem"] if with_key else [])):
+        if not force and (folder / part).exists():
+            raise Failure(f"{folder / part} exists: replace it with --force, or choose another folder with --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise Failure(f"cannot write into {folder}: {error.strerror}; choose another folder with --out") from None
+
+
+def _write(folder: Path, bundle: CertBundle) -> dict[str, Path]:
+    """Write each file as a whole, the key first."""
+    contents = {"key": bundle.key_pem, "cert": bundle.cert_pem, "fullchain": bundle.fullchain_pem}
+    paths = {}
+    for part, content in contents.items():
+        if not content:
+            continue  # the key of a CSR
+        paths[part] = folder / f"{part}.pem"
+        with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:  # 0600
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                if part != "key":
+                    os.fchmod(file.fileno(), 0o644)
+                Path(file.name).replace(paths[part])
+            except OSError as error:
+                with contextlib.suppress(OSError):
+                    Path(file.name).unlink()
+                raise Failure(
+                    f"cannot write {paths[part]}: {error.strerror}; the certificate {bundle.serial:x} is on record, "
+                    "revoke it if you issue another"
+                ) from None
+    return paths
+
+
+def _all(ca: CertificateAuthority, name: str | None = None) -> Iterator[Certificate]:
+    after = ""
+    while found := ca.certificates(name, after=after, limit=500):
+        yield from found
+        after = found[-1].id
+
+
+def _find(ca: CertificateAuthority, text: str) -> Certificate:
+    serial = _serial(text)
+    found = ca.certificate(serial) if serial is not None else None
+    if found is None:
+        with contextlib.suppress(BadIdentifier):
+            found = max(_all(ca, text), key=attrgetter("id"), default=None)
+    if found is None:
+        raise Failure(f"there is no certificate with the serial number or the name {text}: `privet list` shows all")
+    return found
+
+
+def _serial(text: str) -> int | None:
+    """A serial number as we print it, or as openssl does."""
+    digits = text.lower().removeprefix("0x").replace(":", "")
+    return int(digits, 16) if re.fullmatch(r"[0-9a-f]{1,40}", digits) else None
+
+
+def _reason(text: str) -> int | None:
+    names = {name.lower(): number for number, name in REVOCATION_REASONS.items()}
+    numbers = {str(number): number for number in REVOCATION_REASONS}
+    return (names | numbers).get(text.lower())
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Failure(f"{path} cannot be read: {error.strerror}") from None

@@ -1,0 +1,75 @@
+"""How certificates, authorities and authorizations are printed: for people in columns, for programs as JSON."""
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from privet.ca import REVOCATION_REASONS, Certificate, CertificateAuthority
+
+
+def print_json(document: object) -> None:
+    print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+def print_json_list(documents: Iterable[object]) -> None:
+    """Print a list without holding it: there may be a million certificates."""
+    before = "["
+    for document in documents:
+        print(before, json.dumps(document, ensure_ascii=False), sep="\n  ", end="")
+        before = ","
+    print("[]" if before == "[" else "\n]")
+
+
+def print_fields(fields: Iterable[tuple[str, object]]) -> None:
+    for name, value in fields:
+        if value is not None:
+            print(f"{name:<12} {value}")
+
+
+def to_text(time: datetime) -> str:
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def status_of(certificate: Certificate, now: datetime) -> str:
+    """Its status, or that its time is over."""
+    return "expired" if certificate.status == "valid" and now >= certificate.not_after else certificate.status
+
+
+def certificate_document(certificate: Certificate, now: datetime) -> dict[str, object]:
+    return {
+        "serial": f"{certificate.serial:x}",
+        "names": [identifier.value for identifier in certificate.identifiers],
+        "status": status_of(certificate, now),
+        "not_before": to_text(certificate.not_before),
+        "not_after": to_text(certificate.not_after),
+        "profile": certificate.profile,
+        "authority": certificate.authority,
+        "account": certificate.requester,
+        "revoked": certificate.revoked and to_text(certificate.revoked),
+        "reason": REVOCATION_REASONS.get(certificate.reason) if certificate.reason is not None else None,
+        "clamped": certificate.clamped,
+    }
+
+
+def authority_document(ca: CertificateAuthority, path: Path | None) -> dict[str, object]:
+    return {
+        "name": ca.name,
+        "subject": ca.root_cert.subject.rfc4514_string(),
+        "fingerprint": ca.fingerprint,
+        "not_after": to_text(ca.not_after),
+        "data": path and str(path),
+        "root": ca.root_cert_pem.decode(),
+    }
+
+
+def print_authority(ca: CertificateAuthority, path: Path | None) -> None:
+    print_fields(
+        [
+            ("authority", ca.name),
+            ("root", ca.root_cert.subject.rfc4514_string()),
+            ("root SHA-256", ca.fingerprint),
+            ("valid until", to_text(ca.not_after)),
+            ("data", path),
+        ]
+    )
