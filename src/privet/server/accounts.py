@@ -27,7 +27,8 @@ async def new_account(server: Server, request: VerifiedRequest) -> Reply:
             headers={"Link": f'<{server.terms_of_service}>;rel="terms-of-service"'},
         )
     external_account = _bind(server, request, wish.external_account_binding)
-    await ask(server.policy.allow_account(Applicant(None, wish.contact, external_account, request.client)))
+    applicant = Applicant(None, wish.contact, external_account, request.client)
+    await ask(lambda: server.policy.allow_account(applicant))
     now = server.now()
     account = Account(
         id=new_id(now),

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from privet.acme.challenges import ChallengeType, challenge_types
@@ -26,8 +27,14 @@ async def new_authorization(server: Server, request: VerifiedRequest) -> Reply:
     """newAuthz (§7.4.1): prove control of an identifier ahead of an order."""
     identifier = read_new_authorization(request.payload or {})
     account = request.owner
-    decision = await ask(server.policy.allow_order(applicant(request), [identifier]))
+    decision = await ask(lambda: server.policy.allow_order(applicant(request), [identifier]))
     await check_pending(server, account)
+    await server.check_room(
+        Kind.AUTHORIZATION,
+        f"ahead:{account.id}",
+        server.limits.pending_authorizations,
+        "authorizations of this account were made ahead of orders; use them, or deactivate some",
+    )
     authorization = make_authorization(
         server, account, identifier, decision, server.now() + server.limits.order_lifetime, request.client, ahead=True
     )
@@ -95,13 +102,31 @@ async def _answer(server: Server, request: VerifiedRequest, found: Authorization
 
 async def take_up(server: Server, found: Authorization) -> Authorization:
     """Go on with a validation that somebody began and was not heard of again: whoever asks sees to it."""
-    if server.validators is None or found.status is not Status.PENDING:
+    asked = _cut_short(server, found)
+    if asked is None or asked.thumbprint is None:
         return found
+    return await _validate(server, found, asked.answer(asked.thumbprint, None))
+
+
+async def take_up_all(server: Server, found: Sequence[Authorization]) -> Sequence[Authorization]:
+    """The same for many, at the same time: who asks waits no longer than for one."""
+    if not any(_cut_short(server, each) for each in found):
+        return found
+    return await asyncio.gather(*[take_up(server, each) for each in found])
+
+
+def _cut_short(server: Server, found: Authorization) -> Challenge | None:
+    if server.validators is None or found.status is not Status.PENDING:
+        return None
     now = server.now()
-    for asked in found.challenges:
-        if asked.status is Status.PROCESSING and asked.thumbprint and (asked.lease is None or asked.lease <= now):
-            return await _validate(server, found, asked.answer(asked.thumbprint, None))
-    return found
+    return next(
+        (
+            each
+            for each in found.challenges
+            if each.status is Status.PROCESSING and each.thumbprint and (each.lease is None or each.lease <= now)
+        ),
+        None,
+    )
 
 
 async def _validate(server: Server, found: Authorization, answered: Challenge) -> Authorization:
@@ -200,12 +225,13 @@ def _make_challenge(type: ChallengeType, validated: datetime | None) -> Challeng
     return Challenge(type, to_base64url(secrets.token_bytes(24)), status, validated=validated)
 
 
-async def check_pending(server: Server, account: Account) -> None:
+async def check_pending(server: Server, account: Account, *, adding: int = 1) -> None:
     await server.check_room(
         Kind.AUTHORIZATION,
         f"pending:{account.id}",
         server.limits.pending_authorizations,
         "authorizations of this account are pending; finish or deactivate some",
+        adding=adding,
     )
 
 

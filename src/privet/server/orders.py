@@ -7,7 +7,7 @@ order that anybody can finish, with that same serial and those same bytes.
 
 import logging
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from privet.acme.identifiers import Identifier
 from privet.acme.jws import Key
@@ -18,7 +18,7 @@ from privet.ca.certificates import KEPT_AFTER_EXPIRY, KIND, AuthorityError, Cert
 from privet.ca.csr import CSR, BadCSR, parse_csr
 from privet.ca.keys import WeakKey
 from privet.server.accounts import keep_for_longer
-from privet.server.authorizations import applicant, check_pending, make_authorization, take_up, to_rfc3339
+from privet.server.authorizations import applicant, check_pending, make_authorization, take_up_all, to_rfc3339
 from privet.server.policy import Decision
 from privet.server.records import Account, Authorization, Kind, Order, settle
 from privet.server.server import Reply, Server, VerifiedRequest, ask
@@ -36,21 +36,20 @@ async def new_order(server: Server, request: VerifiedRequest) -> Reply:
             ProblemType.MALFORMED,
             f"{len(wish.identifiers)} identifiers in one order; {server.limits.identifiers} are allowed",
         )
-    _check_span(server, wish)
+    useful_until = _check_span(server, wish)
     account = request.owner
-    decision = await ask(server.policy.allow_order(applicant(request), wish.identifiers))
+    decision = await ask(lambda: server.policy.allow_order(applicant(request), wish.identifiers))
     await server.check_room(
         Kind.ORDER, f"open:{account.id}", server.limits.open_orders, "orders of this account are open; finish some"
     )
     now = server.now()
-    expires = now + server.limits.order_lifetime
     ahead = {} if decision is Decision.TRUST else await _authorized_ahead(server, account)
     reused = [ahead[identifier] for identifier in wish.identifiers if identifier in ahead]
     made = _make_authorizations(
         server, request, [identifier for identifier in wish.identifiers if identifier not in ahead], decision
     )
-    if any(each.status is Status.PENDING for each in made):
-        await check_pending(server, account)
+    if pending := sum(each.status is Status.PENDING for each in made):
+        await check_pending(server, account, adding=pending)
     by_identifier = {each.identifier: each for each in [*reused, *made]}
     authorizations = [by_identifier[identifier] for identifier in wish.identifiers]
     order = Order(
@@ -61,7 +60,7 @@ async def new_order(server: Server, request: VerifiedRequest) -> Reply:
         authorizations=tuple(each.id for each in authorizations),
         not_before=wish.not_before,
         not_after=wish.not_after,
-        expires=min([expires, *(each.expires for each in reused)]),
+        expires=min([now + server.limits.order_lifetime, useful_until, *(each.expires for each in reused)]),
     )
     longer = keep_for_longer(server, account)
     if longer is None:
@@ -177,10 +176,9 @@ async def _load_order(server: Server, request: VerifiedRequest) -> tuple[Order, 
         return found, []
     loading = [server.store.get(Kind.AUTHORIZATION, id) for id in found.authorizations]
     records = [await each for each in loading]
-    authorizations = [server.read(Authorization, each) if each else None for each in records]
-    if server.validators is not None:
-        authorizations = [await take_up(server, each) if each else None for each in authorizations]
-    return settle(found, authorizations, server.now()), [each for each in authorizations if each]
+    there = await take_up_all(server, [server.read(Authorization, each) for each in records if each])
+    gone = [None] * (len(records) - len(there))
+    return settle(found, [*there, *gone], server.now()), list(there)
 
 
 def _make_authorizations(
@@ -204,27 +202,32 @@ async def _authorized_ahead(server: Server, account: Account) -> dict[Identifier
     """What the account has proved by newAuthz, ahead of this order (§7.4.1)."""
     records = await server.store.find(Kind.AUTHORIZATION, f"ahead:{account.id}", limit=1000)
     now = server.now()
-    found = [Authorization.from_record(record) for record in records]
-    return {each.identifier: each for each in found if each.settle(now).status in (Status.VALID, Status.PENDING)}
+    found = [Authorization.from_record(record).settle(now) for record in records]
+    found.sort(key=lambda each: each.status is Status.VALID)  # what is proved goes before what is not
+    return {each.identifier: each for each in found if each.status in (Status.VALID, Status.PENDING)}
 
 
-def _check_span(server: Server, wish: NewOrder) -> None:
-    """§7.4: "The server MUST return an error if it cannot fulfill the request as specified"."""
-    now = server.now()
+def _check_span(server: Server, wish: NewOrder) -> datetime:
+    """Return until when the order can be fulfilled.
+
+    §7.4: "The server MUST return an error if it cannot fulfill the request as specified".
+    """
+    now, ends, longest = server.now(), server.ca.not_after, server.profile.validity
     not_before, not_after = wish.not_before or now, wish.not_after
-    longest = server.profile.validity
+    if not now - timedelta(minutes=5) <= not_before <= now + longest:
+        raise Problem(ProblemType.MALFORMED, f"notBefore must lie between now and {longest} from now")
     if not_after is None:
         not_after = not_before + longest
-    elif not_after <= now:
+    not_after = not_after.replace(microsecond=0)  # certificates know no smaller time
+    if not_after <= now:
         raise Problem(ProblemType.MALFORMED, f"notAfter {to_rfc3339(not_after)} is in the past")
     if not_after <= not_before:
         raise Problem(ProblemType.MALFORMED, "notAfter must be later than notBefore")
-    if not_before < now - timedelta(minutes=5) or not_before > now + longest:
-        raise Problem(ProblemType.MALFORMED, f"notBefore must lie between now and {longest} from now")
     if not_after - not_before > longest:
         raise Problem(ProblemType.MALFORMED, f"certificates are valid for {longest} at most; ask for a nearer notAfter")
-    if wish.not_after and wish.not_after > server.ca.not_after:
-        raise Problem(ProblemType.MALFORMED, f"this authority itself ends at {to_rfc3339(server.ca.not_after)}")
+    if (wish.not_before and wish.not_before >= ends) or (wish.not_after and wish.not_after > ends):
+        raise Problem(ProblemType.MALFORMED, f"this authority itself ends at {to_rfc3339(ends)}")
+    return not_after if wish.not_after or wish.not_before else now + server.limits.order_lifetime
 
 
 def _reply(found: Order, urls: URLs, *, status: int = 200, retry_after: timedelta | None = None) -> Reply:

@@ -187,7 +187,7 @@ class Authorization(NamedTuple):
         index = [authorized_name(self.account, self.identifier)]
         if self.status is Status.PENDING:
             index += [PENDING, f"pending:{self.account}"]
-        if self.ahead:
+        if self.ahead and self.status in (Status.PENDING, Status.VALID):
             index.append(f"ahead:{self.account}")
         return Record(
             Kind.AUTHORIZATION, self.id, to_json(body), self.version, index=tuple(index), expires=self.expires

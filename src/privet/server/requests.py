@@ -139,7 +139,9 @@ async def _signer(
     loading = server.store.get(Kind.ACCOUNT, id) if id else None
     fetching = None
     if resource.names not in (None, Kind.ACCOUNT):
-        fetching = server.store.get(resource.names, incoming.id.partition(".")[0])
+        # A challenge is kept in its authorization, whose id its own begins with; all other ids are exact.
+        name = incoming.id.partition(".")[0] if incoming.resource == "chall" else incoming.id
+        fetching = server.store.get(resource.names, name)
     try:
         await spending
     except Conflict:

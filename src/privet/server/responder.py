@@ -175,6 +175,8 @@ class ACMEResponder:
         name, slash, id = path.partition("/")
         if name == "acct" and id.endswith("/orders"):
             name, id = "orders", id.removesuffix("/orders")
+        elif name == "orders":
+            name = ""  # it is only there below its account
         if not slash and name in ("directory", "new-nonce", "ca.pem"):
             return await self._answer_unsigned(name, method, scope, receive, urls)
         resource = RESOURCES.get(name)

@@ -117,21 +117,24 @@ class Server:
             self._remember(record, thing)
         return stored
 
-    async def check_room(self, kind: str, name: str, most: int, what: str) -> None:
+    async def check_room(self, kind: str, name: str, most: int, what: str, *, adding: int = 1) -> None:
         """Refuse once there are `most` records of this name: a client in a loop must not fill the disk.
 
         They are counted when a part of the room that was left the last time is used up, not for every request; the
         part is a small one because other processes fill the same room. Raises `Problem` (rateLimited).
         """
         left = self._room.pop(name, 0)
-        if left == 0:
-            count = len(await self.store.find(kind, name, limit=most))
+        if left <= 0:
+            now = self.now()
+            # What has expired takes no room: if it did, who is refused would wait for a pruning that nobody brings on.
+            records = await self.store.find(kind, name, limit=most)
+            count = sum(record.expires is None or record.expires > now for record in records)
             if count >= most:
                 raise Problem(ProblemType.RATE_LIMITED, f"{most} {what}", retry_after=timedelta(minutes=5))
             left = 1 + (most - count) // 8
         if len(self._room) >= _READINGS_REMEMBERED:
             self._room.clear()
-        self._room[name] = left - 1
+        self._room[name] = left - adding
 
     def read(self, type: Readable[Read], record: Record) -> Read:
         """What a record says, read once for each version of it: a record at a version never says anything else."""
@@ -169,9 +172,10 @@ class Server:
         return key
 
 
-async def ask(answer: Awaitable[Answer] | Answer) -> Answer:
+async def ask(question: Callable[[], Awaitable[Answer] | Answer]) -> Answer:
     """Take the answer of a policy, which may be async; if it fails, the answer is no."""
     try:
+        answer = question()
         if inspect.isawaitable(answer):
             return await answer
         return answer
