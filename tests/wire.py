@@ -117,7 +117,7 @@ class Wire:
             nonce = (await self.http.head(self.url("new-nonce"))).headers["replay-nonce"]
         return nonce
 
-    async def header(self, url: str, **changes: object) -> dict[str, object]:
+    async def header(self, url: str, /, **changes: object) -> dict[str, object]:
         """The protected header of a good request; a change of None takes a member out."""
         header: dict[str, object] = {"alg": algorithm_of(self.key), "nonce": await self.fresh_nonce(), "url": url}
         header |= {"kid": self.kid} if self.kid else {"jwk": jwk_of(self.key)}
