@@ -8,7 +8,7 @@ import hashlib
 import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -83,8 +83,7 @@ class Key:
         return cls(public_key, canonical, thumbprint, _algorithm(public_key))
 
 
-@dataclass(frozen=True, slots=True)
-class JWS:
+class JWS(NamedTuple):
     """A signed message, read and not yet verified. `kid` or `jwk` says who claims to have signed it."""
 
     algorithm: str

@@ -6,8 +6,8 @@ the account that signs. A nonce is spent by appearing, whatever else is wrong wi
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl
 
 from privet.acme.encoding import from_json
@@ -39,29 +39,25 @@ class Resource:
     names: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Incoming:
+class Incoming(NamedTuple):
     """A POST as it comes in, taken apart no further than HTTP does."""
 
     resource: str
     id: str
     url: str
     query: bytes
-    headers: list[tuple[bytes, bytes]]
+    headers: Mapping[bytes, bytes]
     client: str
     urls: URLs
-
-    def header(self, name: bytes) -> bytes:
-        return next((value for key, value in self.headers if key == name), b"")
 
 
 async def read_body(incoming: Incoming, receive: Receive, limit: int) -> bytes:
     """Read a body, and no more of it than is allowed, however it is sent. Raises `Problem`."""
-    media_type = incoming.header(b"content-type").split(b";", 1)[0].strip().lower()
-    if media_type != JOSE_JSON:
+    media_type = incoming.headers.get(b"content-type", b"")
+    if media_type != JOSE_JSON and media_type.split(b";", 1)[0].strip().lower() != JOSE_JSON:
         raise Problem(ProblemType.UNSUPPORTED_MEDIA_TYPE, f"the content type must be {JOSE_JSON.decode()}")
     too_large = Problem(ProblemType.CONTENT_TOO_LARGE, f"the request is larger than {limit} bytes")
-    length = incoming.header(b"content-length").lstrip(b"0")
+    length = incoming.headers.get(b"content-length", b"").lstrip(b"0")
     if length.isdigit() and (len(length) > len(str(limit)) or int(length) > limit):
         raise too_large
     body: bytes = b""
@@ -98,7 +94,7 @@ async def verify(server: Server, resource: Resource, incoming: Incoming, body: b
         id=incoming.id,
         record=record,
         query=_query(incoming.query),
-        accept=incoming.header(b"accept").decode("latin-1"),
+        accept=incoming.headers.get(b"accept", b"").decode("latin-1"),
         client=incoming.client,
         urls=incoming.urls,
     )
@@ -114,7 +110,7 @@ async def verify_again(server: Server, request: VerifiedRequest) -> VerifiedRequ
     account = _check_account(server, await server.store.get(Kind.ACCOUNT, request.account.id), request.account.id)
     if account.thumbprint != request.key.thumbprint:
         raise Problem(ProblemType.UNAUTHORIZED, "the account has another key by now")
-    return replace(request, account=account, record=record)
+    return request._replace(account=account, record=record)
 
 
 async def _spend(server: Server, body: bytes) -> None:

@@ -256,7 +256,7 @@ def _incoming(scope: Scope, name: str, id: str, path: str, urls: URLs) -> Incomi
         id=id,
         url=f"{url}?{query.decode('latin-1')}" if query else url,
         query=query,
-        headers=list(scope["headers"]),
+        headers=dict(scope["headers"]),
         client=str(client[0]) if client else "",
         urls=urls,
     )

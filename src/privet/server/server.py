@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 from privet.acme.challenges import ChallengeType
 from privet.acme.jws import Key
@@ -42,8 +42,7 @@ _BITE_EVERY, _BITE = 16, 400
 _READINGS_REMEMBERED = 5000
 
 
-@dataclass(frozen=True, slots=True)
-class VerifiedRequest:
+class VerifiedRequest(NamedTuple):
     """A request that is what it says: signed by `key`, of `account` where the resource asks for one.
 
     `payload` is None for an empty one (POST-as-GET). Nothing behind this looks at a header, a signature or a nonce.
@@ -67,8 +66,7 @@ class VerifiedRequest:
         return self.account
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What a handler answers: a JSON document or bytes, and where it lies."""
 
     document: Mapping[str, object] | bytes = b""
