@@ -44,10 +44,11 @@ def pending(
     if json:
         print_json([_document(each) | _asked_by(account) for each, account in found])
         return
-    print(f"{'ID':<32}  {'SINCE':<20}  {'FROM':<15}  NAME")
+    width = max([len(each.id) for each, _ in found], default=2)
+    print(f"{'ID':<{width}}  {'SINCE':<20}  {'FROM':<15}  NAME")
     for each, account in found:
         who = f"  ({', '.join(account.contact)})" if account and account.contact else ""
-        print(f"{each.id:<32}  {to_text(each.created):<20}  {each.client or '-':<15}  {each.identifier}{who}")
+        print(f"{each.id:<{width}}  {to_text(each.created):<20}  {each.client or '-':<15}  {each.identifier}{who}")
 
 
 def approve(
@@ -59,7 +60,7 @@ def approve(
 ) -> None:
     """Let those who wait have what they asked for. The client that waits learns of it when it next asks.
 
-    privet approve 0cnr5l2s8s3hmf5jg3vlt2q8c1n9r0b4
+    privet approve 01a2012bcc0f8dd26c835d41f3382ada54ff6e03
     """
     _decide(read_settings(context.params, os.environ).checked(), ids, json, approval.approve, "approved")
 
@@ -74,7 +75,7 @@ def refuse(
 ) -> None:
     """Refuse those who wait, and with each its order.
 
-    privet refuse 0cnr5l2s8s3hmf5jg3vlt2q8c1n9r0b4 --reason "ask the network team first"
+    privet refuse 01a2012bcc0f8dd26c835d41f3382ada54ff6e03 --reason "ask the network team first"
     """
 
     async def refuse_one(store: AsyncStore, id: str, now: datetime) -> Authorization:

@@ -1,7 +1,6 @@
 """`privet init`, `import-ca` and `root`: the authority itself."""
 
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,7 @@ from privet.cli import options
 from privet.cli.failures import Failure
 from privet.cli.printing import authority_document, print_authority, print_json
 from privet.cli.settings import read_settings
-from privet.cli.stores import init_authority, key_password, open_settings_store, opened, read_password, store_path
+from privet.cli.stores import init_authority, key_password, open_settings_store, read_password, reading
 
 
 def init(
@@ -36,11 +35,8 @@ def init(
     settings = read_settings(context.params, os.environ).checked()
     with open_settings_store(settings.store) as store_:
         ca = init_authority(store_, settings, key_type)
-        path = store_path(settings.store)
-        if json:
-            print_json(authority_document(ca, path))
-        else:
-            print_authority(ca, path)
+        document = authority_document(ca.name, ca.chain_pem, settings.store)
+        (print_json if json else print_authority)(document)
 
 
 def import_ca(
@@ -74,17 +70,13 @@ def import_ca(
             ca.import_ca(*pems, password)
         except AuthorityError as error:
             raise Failure(_hint(str(error))) from None
-        path = store_path(settings.store)
-        if json:
-            print_json(authority_document(ca, path))
-        else:
-            print_authority(ca, path)
+        document = authority_document(ca.name, ca.chain_pem, settings.store)
+        (print_json if json else print_authority)(document)
 
 
 def root(
     context: typer.Context,
     name: options.Name = None,
-    key_password_file: options.KeyPasswordFile = None,
     store: options.StoreURL = None,
     json: options.JSON = False,
     config: options.Config = None,
@@ -94,11 +86,12 @@ def root(
     privet root > privet-root.pem
     """
     settings = read_settings(context.params, os.environ).checked()
-    with opened(settings) as ca:
-        if json:
-            print_json(authority_document(ca, store_path(settings.store)))
-        else:
-            sys.stdout.write(ca.root_cert_pem.decode())
+    with reading(settings) as (ca, chain_pem):
+        document = authority_document(ca.name, chain_pem, settings.store)
+    if json:
+        print_json(document)
+    else:
+        print(document["root_pem"], end="")
 
 
 def _read(path: Path) -> bytes:

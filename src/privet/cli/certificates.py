@@ -28,7 +28,7 @@ from privet.cli import options
 from privet.cli.failures import Failure
 from privet.cli.printing import certificate_document, print_fields, print_json, print_json_list, status_of, to_text
 from privet.cli.settings import Settings, read_settings
-from privet.cli.stores import opened
+from privet.cli.stores import reading, signing
 
 Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
 
@@ -73,7 +73,7 @@ def issue(
     """
     settings = read_settings(context.params, os.environ).checked(*_mistakes(names or [], csr, wildcard))
     request = _read(csr) if csr else None
-    with opened(settings) as ca:
+    with signing(settings) as ca:
         path_of = getattr(ca.store, "path_of", None)
         folder = None if path_of and not out and not csr else out or _folder(names or [(csr or Path()).stem])
         if folder:
@@ -106,7 +106,6 @@ def list_(
     ] = None,
     status: Annotated[Status | None, typer.Option(help="Only certificates of this status.")] = None,
     name: options.Name = None,
-    key_password_file: options.KeyPasswordFile = None,
     store: options.StoreURL = None,
     json: options.JSON = False,
     config: options.Config = None,
@@ -119,7 +118,7 @@ def list_(
     """
     settings = read_settings(context.params, os.environ).checked()
     now = datetime.now(UTC)
-    with opened(settings) as ca:
+    with reading(settings) as (ca, _):
         found = (each for each in _all(ca, identifier) if status in (None, status_of(each, now)))
         if json:
             print_json_list(certificate_document(each, now) for each in found)
@@ -136,7 +135,6 @@ def show(
         str, typer.Argument(metavar="SERIAL|NAME", help="A serial number, or a name for its newest certificate.")
     ],
     name: options.Name = None,
-    key_password_file: options.KeyPasswordFile = None,
     store: options.StoreURL = None,
     json: options.JSON = False,
     config: options.Config = None,
@@ -147,9 +145,9 @@ def show(
     """
     settings = read_settings(context.params, os.environ).checked()
     now = datetime.now(UTC)
-    with opened(settings) as ca:
+    with reading(settings) as (ca, chain_pem):
         found = _find(ca, certificate)
-        chain = ca.fullchain_pem(found).decode() if found.der else None
+        chain = (found.cert_pem + chain_pem).decode() if found.der else None
         document = certificate_document(found, now)
         if json:
             print_json(document | {"fullchain": chain})
@@ -169,7 +167,6 @@ def revoke(
         ),
     ] = REVOCATION_REASONS[0],
     name: options.Name = None,
-    key_password_file: options.KeyPasswordFile = None,
     store: options.StoreURL = None,
     json: options.JSON = False,
     config: options.Config = None,
@@ -191,7 +188,7 @@ def revoke(
     settings = read.checked(*mistakes)
     failed = []
     revoked: list[Certificate] = []
-    with opened(settings) as ca:
+    with reading(settings) as (ca, _):
         for each in serials:
             try:
                 revoked.append(ca.revoke(_serial(each) or 0, number or 0))

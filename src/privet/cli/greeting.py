@@ -4,8 +4,11 @@ The law of this module: what is printed to be copied works as it is printed.
 """
 
 import shlex
+import shutil
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
+from pathlib import Path
 
 from privet.ca import CertificateAuthority
 from privet.cli.settings import DEFAULT_STORE, Settings
@@ -15,50 +18,67 @@ ROOT = "privet-root.pem"
 
 
 def greeting(settings: Settings, ca: CertificateAuthority, external_url: str) -> str:
-    return "\n".join(_lines(settings, ca, external_url))
-
-
-def _lines(settings: Settings, ca: CertificateAuthority, url: str) -> Iterator[str]:
-    directory = f"{url}/directory"
     path = store_path(settings.store)
-    yield f"privet {version('privet')}"
-    yield f"  directory    {directory}"
-    yield f"  root SHA-256 {ca.fingerprint}"
-    yield f"  data         {path or 'in memory: gone when this ends'}"
-    yield f"  approval     {_approval(settings)}"
+    facts = [
+        ("directory", f"{external_url}/directory"),
+        ("root SHA-256", ca.fingerprint),
+        ("data", path or "in memory: gone when this ends"),
+        ("approval", _approval(settings)),
+    ]
+    return "\n".join(
+        [
+            f"privet {version('privet')}",
+            *[f"  {name:<12} {fact}" for name, fact in facts],
+            *_trust(settings, external_url),
+            *_clients(settings, external_url),
+            "",
+        ]
+    )
+
+
+def _trust(settings: Settings, external_url: str) -> Iterator[str]:
+    """How to get the root certificate, and to know that it is ours."""
+    if settings.uds:
+        where = f"--unix-socket {shlex.quote(str(settings.uds.absolute()))} http://localhost{settings.mount}/ca.pem"
+        warning = "The socket is this machine's own:"
+    else:
+        where = f"{'-k ' if settings.tls else ''}{shlex.quote(f'{external_url}/ca.pem')}"
+        unsafe = "curl -k" if settings.tls else "HTTP"
+        warning = f"{unsafe} believes anybody who answers, so compare the fingerprint with the one above:"
+        if external_url.startswith("https:") and not settings.tls:
+            warning = "What does HTTPS in front of this needs a certificate that clients trust already:"
     yield ""
-    secure = url.startswith("https:")
-    at_socket = f"--unix-socket {shlex.quote(str(settings.uds.absolute()))} " if settings.uds else ""
-    insecure = "-k " if secure and not settings.uds else ""
-    yield f"# The root certificate. {_unauthenticated(secure)}"
-    yield f"curl -sS {insecure}{at_socket}-o {ROOT} {url}/ca.pem"
-    yield f"openssl x509 -in {ROOT} -noout -fingerprint -sha256   # has to print the fingerprint above"
-    if path is not None:
-        yield f"{_root_command(settings)} > {ROOT}   # on this machine, and nothing to compare"
+    yield f"# The root certificate. {warning}"
+    yield f"curl -sS -o {ROOT} {where}"
+    yield f"openssl x509 -in {ROOT} -noout -fingerprint -sha256"
+    if settings.store != "memory:":
+        yield "# On this machine there is nothing to compare:"
+        yield f"{_command(settings, 'root')} > {ROOT}"
+
+
+def _clients(settings: Settings, external_url: str) -> Iterator[str]:
+    """What to say to each client."""
+    directory = shlex.quote(f"{external_url}/directory")
+    if settings.uds and not settings.external_url:
+        yield ""
+        yield "# ACME clients come through a web server in front; say its address with --external-url."
+        return
+    # Only where HTTPS is ours do clients need our root for it.
     yield ""
     yield "# curl"
-    yield f"curl -sS {f'--cacert {ROOT} ' if insecure else ''}{at_socket}{directory}"
-    if settings.uds:
-        yield ""
-        yield "# ACME clients reach a Unix socket through a web server in front of it, at its own address:"
-        yield "# say which one with --external-url." if settings.external_url is None else f"# {url}"
-        if settings.external_url is None:
-            yield ""
-            return
+    yield f"curl -sS {f'--cacert {ROOT} ' if settings.tls else ''}{directory}"
     yield ""
     yield "# certbot"
-    trust = f"REQUESTS_CA_BUNDLE={ROOT} " if secure else ""
     yield (
-        f"{trust}certbot certonly --server {directory} --config-dir certbot --work-dir certbot --logs-dir certbot "
-        "--non-interactive --agree-tos --register-unsafely-without-email --manual --manual-auth-hook true "
-        "-d web.internal"
+        f"{f'REQUESTS_CA_BUNDLE={ROOT} ' if settings.tls else ''}certbot certonly --server {directory} "
+        "--config-dir certbot --work-dir certbot --logs-dir certbot --non-interactive --agree-tos "
+        "--register-unsafely-without-email --manual --manual-auth-hook true -d web.internal"
     )
     yield ""
     yield "# lego"
-    trust = f"LEGO_CA_CERTIFICATES={ROOT} " if secure else ""
     yield (
-        f"{trust}lego --server {directory} --path lego --email you@example.com --accept-tos "
-        "--http --http.port 127.0.0.1:0 --domains web.internal run"
+        f"{f'LEGO_CA_CERTIFICATES={ROOT} ' if settings.tls else ''}lego --server {directory} "
+        "--path lego --email you@example.com --accept-tos --http --http.port 127.0.0.1:0 --domains web.internal run"
     )
     yield ""
     yield "# Caddy: a Caddyfile for `caddy run`"
@@ -68,35 +88,38 @@ def _lines(settings: Settings, ca: CertificateAuthority, url: str) -> Iterator[s
     yield "}"
     yield "web.internal {"
     yield "    tls {"
-    yield f"        ca {directory}"
-    if secure:
+    yield f"        ca {external_url}/directory"
+    if settings.tls:
         yield f"        ca_root {ROOT}"
     yield "    }"
     yield '    respond "Hello from {host}"'
     yield "}"
-    yield ""
 
 
 def _approval(settings: Settings) -> str:
-    if not settings.auto_approve:
-        return f"by a person: `{_command(settings, 'pending')}` shows who waits, `privet approve ID` lets them have it"
-    return "AUTOMATIC: whoever can reach this address gets certificates for any name, and nobody checks"
-
-
-def _unauthenticated(secure: bool) -> str:
-    if secure:
-        return "`curl -k` believes anybody who answers, so compare the fingerprint:"
-    return "HTTP believes anybody who answers, so compare the fingerprint:"
-
-
-def _root_command(settings: Settings) -> str:
-    return _command(settings, "root")
+    if settings.auto_approve:
+        return "AUTOMATIC: whoever can reach this address gets certificates for any name, and nobody checks"
+    if settings.store == "memory:":
+        return "by a person, which takes a store that others can open: choose one with --store"
+    look, decide = _command(settings, "pending"), _command(settings, "approve")
+    return f"by a person: `{look}` shows who waits, `{decide} ID` lets them have it"
 
 
 def _command(settings: Settings, command: str) -> str:
-    parts = ["privet", command]
+    """A command of ours that reaches the same authority, from any folder."""
+    parts = [*_program(), command]
     if settings.store != DEFAULT_STORE:
-        parts += ["--store", settings.store]
-    if settings.name != "root":
+        scheme = settings.store.partition(":")[0]
+        parts += ["--store", f"{scheme}:///{store_path(settings.store)}"]
+    if settings.name != "root" and command == "root":
         parts += ["--name", settings.name]
     return shlex.join(parts)
+
+
+def _program() -> list[str]:
+    """What this program is called here."""
+    own = Path(sys.argv[0])
+    if own.name == "__main__.py":
+        return [sys.executable, "-m", "privet"]
+    found = shutil.which("privet")
+    return ["privet"] if found and Path(found).samefile(own) else [str(own.absolute())]

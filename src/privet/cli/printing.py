@@ -3,9 +3,13 @@
 import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path
 
-from privet.ca import REVOCATION_REASONS, Certificate, CertificateAuthority
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from privet.ca import REVOCATION_REASONS, Certificate
+from privet.cli.stores import store_path
 
 
 def print_json(document: object) -> None:
@@ -52,24 +56,31 @@ def certificate_document(certificate: Certificate, now: datetime) -> dict[str, o
     }
 
 
-def authority_document(ca: CertificateAuthority, path: Path | None) -> dict[str, object]:
+def authority_document(name: str, chain_pem: bytes, store: str) -> dict[str, object]:
+    chain = x509.load_pem_x509_certificates(chain_pem)
+    path = store_path(store)
     return {
-        "name": ca.name,
-        "subject": ca.root_cert.subject.rfc4514_string(),
-        "fingerprint": ca.fingerprint,
-        "not_after": to_text(ca.not_after),
+        "name": name,
+        "subject": chain[0].subject.rfc4514_string(),
+        "root": chain[-1].subject.rfc4514_string(),
+        "fingerprint": fingerprint(chain[-1]),
+        "not_after": to_text(min(certificate.not_valid_after_utc for certificate in chain)),
         "data": path and str(path),
-        "root": ca.root_cert_pem.decode(),
+        "root_pem": chain[-1].public_bytes(Encoding.PEM).decode(),
     }
 
 
-def print_authority(ca: CertificateAuthority, path: Path | None) -> None:
+def print_authority(document: dict[str, object]) -> None:
     print_fields(
         [
-            ("authority", ca.name),
-            ("root", ca.root_cert.subject.rfc4514_string()),
-            ("root SHA-256", ca.fingerprint),
-            ("valid until", to_text(ca.not_after)),
-            ("data", path),
+            ("authority", document["name"]),
+            ("subject", document["subject"]),
+            ("root SHA-256", document["fingerprint"]),
+            ("valid until", document["not_after"]),
+            ("data", document["data"]),
         ]
     )
+
+
+def fingerprint(certificate: x509.Certificate) -> str:
+    return certificate.fingerprint(hashes.SHA256()).hex(":").upper()

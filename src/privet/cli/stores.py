@@ -77,14 +77,29 @@ def load_authority(store: Store, settings: Settings) -> CertificateAuthority:
             return ca
     except AuthorityError as error:
         raise Failure(_hint(error)) from None
-    raise Failure(f"there is no authority {settings.name!r} in {settings.store}: `privet init` makes one")
+    raise _missing(settings)
 
 
 @contextlib.contextmanager
-def opened(settings: Settings) -> Iterator[CertificateAuthority]:
-    """The authority of a store that both have to be there. Raises `Failure`."""
+def signing(settings: Settings) -> Iterator[CertificateAuthority]:
+    """The authority with its key, in a store; both have to be there. Raises `Failure`."""
     with open_settings_store(settings.store, existing=True) as store:
         yield load_authority(store, settings)
+
+
+@contextlib.contextmanager
+def reading(settings: Settings) -> Iterator[tuple[CertificateAuthority, bytes]]:
+    """The authority without its key, which nobody needs for looking things up, and the certificates that lead from it
+    to the root. Raises `Failure`."""
+    with open_settings_store(settings.store, existing=True) as store:
+        record = store.get("ca", settings.name)
+        if record is None:
+            raise _missing(settings)
+        yield CertificateAuthority(store, settings.name), record.files["cert.pem"]
+
+
+def _missing(settings: Settings) -> Failure:
+    return Failure(f"there is no authority {settings.name!r} in {settings.store}: `privet init` makes one")
 
 
 def _hint(error: AuthorityError) -> str:

@@ -157,7 +157,4 @@ class OwnCertificate:
             version,
         )
         self._ca.store.commit(own.to_record(self._id))
-        log.info(
-            "issued the server's own certificate %x for %s until %s", bundle.serial, ", ".join(self._names), own.ends
-        )
         return replace(own, version=version + 1)
