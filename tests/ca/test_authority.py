@@ -39,6 +39,7 @@ from privet.ca import (
     WrongStatus,
     keys,
 )
+from privet.ca.tbs import to_pem
 from privet.stores import Conflict, FileStore, MemoryStore, Record, Store, open_store
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
@@ -190,6 +191,26 @@ def test_a_certificate_beside_another_roots_key_is_noticed() -> None:
     store.commit(replace(mine, files={**mine.files, "key.pem": theirs.files["key.pem"]}))
     with pytest.raises(AuthorityError, match="does not belong"):
         CertificateAuthority(store).init()
+
+
+def test_a_folder_with_a_certificate_that_is_no_ca_is_noticed() -> None:
+    store = MemoryStore()
+    server = Tier("server", ca=False, signs=False)
+    store.commit(Record("ca", "root", files={"cert.pem": server.cert_pem, "key.pem": server.key_pem}))
+    with pytest.raises(AuthorityError, match="CN=server is not a CA"):
+        CertificateAuthority(store).init()
+
+
+def test_a_ca_that_a_person_or_another_program_put_into_the_folder_serves(clock: Clock, tmp_path: Path) -> None:
+    folder, theirs = tmp_path / "ca" / "root", Tier("theirs")
+    folder.mkdir(parents=True)
+    (folder / "cert.pem").write_bytes(theirs.cert_pem)
+    (folder / "key.pem").write_bytes(openssl("ec", input=theirs.key_pem))  # traditional
+    with FileStore(tmp_path) as store:
+        ca = CertificateAuthority(store, now=clock)
+        ca.init(cn="never made")
+        assert ca.root_cert == theirs.cert
+        assert_is_leaf(leaf(ca.issue("a.internal")), issuer=theirs.cert, names=["a.internal"])
 
 
 def test_before_init_everything_says_what_to_do() -> None:
@@ -777,7 +798,7 @@ def test_a_root_without_key_usage_is_taken_over_with_a_warning(
     openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", key, "-out", cert, "-subj", "/CN=CastyCA")
     ca = CertificateAuthority(MemoryStore())
     ca.import_ca(cert.read_bytes(), key.read_bytes())
-    assert "CN=CastyCA lacks key usage" in caplog.text
+    assert "the CA lacks key usage" in caplog.text
     bundle = ca.issue("10.0.0.1")
     (tmp_path / "leaf.pem").write_bytes(bundle.cert_pem)
     openssl("verify", "-CAfile", cert, tmp_path / "leaf.pem")
@@ -854,13 +875,13 @@ MIDDLE = Tier("middle", ROOT)
     [
         ([Tier("leaf", ca=False, signs=False)], "CN=leaf is not a CA"),
         ([Tier("mute", signs=False)], "CN=mute must not sign certificates"),
-        ([Tier("old", end=NOON)], "CN=old expired at"),
-        ([Tier("young", begin=NOON + timedelta(seconds=1))], "CN=young is not valid before"),
+        ([Tier("old", end=NOON)], "to 2026-06-01 12:00:00.* and cannot sign at 2026-06-01 12:00:00"),
+        ([Tier("young", begin=NOON + timedelta(seconds=1))], "valid from 2026-06-01 12:00:01.* cannot sign"),
         ([MIDDLE], "CN=middle was not issued by the next certificate, and is no root"),
         ([MIDDLE, Tier("root")], "CN=middle was not issued by the next"),
         ([ROOT, MIDDLE], "CN=root was not issued by the next"),
         ([Tier("middle", short := Tier("root", path_length=0)), short], "CN=root must not have 1 CAs below it"),
-        ([Tier("middle", old := Tier("root", end=NOON)), old], "CN=root expired"),
+        ([Tier("middle", old := Tier("root", end=NOON)), old], "cannot sign"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -899,8 +920,19 @@ def test_keys_and_certificates_that_cannot_be_used_are_named(
 @pytest.mark.parametrize("options", [["rsa:1024"], ["ec", "-pkeyopt", "ec_paramgen_curve:P-521"]], ids=str)
 def test_a_ca_with_a_key_we_would_not_certify_is_refused(options: list[str], tmp_path: Path) -> None:
     cert_pem, key_pem = openssl_root(tmp_path, "-newkey", *options, "-nodes")
-    with pytest.raises(AuthorityError, match="key of CN=Old CA is refused"):
+    with pytest.raises(AuthorityError, match=r"key of the CA cannot be used: .* are not accepted"):
         CertificateAuthority(MemoryStore()).import_ca(cert_pem, key_pem)
+
+
+def test_a_ca_certificate_changed_in_any_octet_is_refused(clock: Clock) -> None:
+    der = ROOT.cert.public_bytes(Encoding.DER)
+    unused_bits = len(der) - len(ROOT.cert.signature) - 1
+    ca = CertificateAuthority(MemoryStore(), now=clock)
+    for at in {*range(len(der))} - {unused_bits}:
+        for value in (der[at] ^ 1, der[at] ^ 0x80, 0, 0xFF):
+            if value != der[at]:
+                with pytest.raises(AuthorityError):
+                    ca.import_ca(to_pem(der[:at] + bytes([value]) + der[at + 1 :]), ROOT.key_pem)
 
 
 def test_an_authority_is_never_overwritten_by_an_import(clock: Clock, store: Store) -> None:

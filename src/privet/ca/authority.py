@@ -20,8 +20,8 @@ from privet.ca import keys
 from privet.ca.certificates import KIND as CERTIFICATE
 from privet.ca.certificates import AuthorityError, Certificate, WrongStatus, identifier_name, serial_name
 from privet.ca.csr import from_pem, parse_csr
-from privet.ca.issuer import Issuer, check_chain, make_root, new_serial
-from privet.ca.keys import BadKey, KeyType, PublicKey, WeakKey, check_public_key
+from privet.ca.issuer import Issuer, make_root, new_serial
+from privet.ca.keys import KeyType, PublicKey, WeakKey, check_public_key
 from privet.ca.profiles import CLIENT, DEFAULT, Profile
 from privet.stores.base import Conflict, Record, Store, new_id
 
@@ -76,23 +76,21 @@ class CertificateAuthority:
         if (record := self.store.get("ca", self.name)) is None:
             return False
         try:
-            key = keys.from_pem(record.files["key.pem"], self._key_password)
-            self._issuer = Issuer.of(key, x509.load_pem_x509_certificates(record.files["cert.pem"]))
-        except (KeyError, ValueError, AuthorityError) as error:
+            cert_pem, key_pem = record.files.get("cert.pem", b""), record.files.get("key.pem", b"")
+            self._issuer = Issuer.from_pem(cert_pem, key_pem, self._key_password)
+        except AuthorityError as error:
             raise AuthorityError(f"the authority {self.name!r} in the store cannot be used: {error}") from None
         return True
 
     def import_ca(self, cert_pem: bytes, key_pem: bytes, password: bytes | None = None) -> None:
         """Take over an existing CA: its certificate, followed by those that lead from it to its root if it is not one
         itself, and its private key. Raises `AuthorityError` if it cannot serve, or if there already is one here."""
-        try:
-            chain = x509.load_pem_x509_certificates(cert_pem)
-            check_chain(chain, self._now())
-            issuer = Issuer.of(keys.from_pem(key_pem, password), chain)
-        except BadKey as error:
-            raise AuthorityError(f"the key of the CA cannot be used: {error}") from None
-        except ValueError:
-            raise AuthorityError("the certificate of the CA cannot be read: it is damaged, or not in PEM") from None
+        issuer = Issuer.from_pem(cert_pem, key_pem, password)
+        issuer.check_time(self._now())
+        if not issuer.strict:
+            _logger.warning(
+                "the CA lacks key usage or subject key identifier; Python 3.13 will refuse its certificates"
+            )
         try:
             self._keep(issuer)
         except Conflict:
@@ -217,10 +215,8 @@ class CertificateAuthority:
         a span that is none, and `AuthorityError` if the authority cannot sign now.
         """
         identifiers = [from_text(name) for name in ([names] if isinstance(names, str) else names)]
-        key = keys.generate(KeyType(key_type))
-        certificate = self._issue(key.public_key(), identifiers, client, validity_days, validity_hours, wildcard)
-        bundle = self._bundle(certificate, keys.to_pem(key))
-        self._commit_bundle(replace(certificate, files=bundle.files), bundle)
+        key, validity = keys.generate(key_type), _validity(validity_days, validity_hours)
+        bundle = self._issue(key.public_key(), identifiers, keys.to_pem(key), client, validity, wildcard)
         return bundle.located(self.store)
 
     def issue_from_csr(
@@ -237,47 +233,43 @@ class CertificateAuthority:
 
         Raises `BadCSR`, and what `issue` raises.
         """
-        request = parse_csr(from_pem(csr))
-        certificate = self._issue(
-            request.public_key, request.identifiers, client, validity_days, validity_hours, wildcard
-        )
-        self.store.commit(certificate.to_record())
-        return self._bundle(certificate, b"")
+        request, validity = parse_csr(from_pem(csr)), _validity(validity_days, validity_hours)
+        return self._issue(request.public_key, request.identifiers, b"", client, validity, wildcard)
 
     def _issue(
         self,
         public_key: PublicKey,
         identifiers: Sequence[Identifier],
+        key_pem: bytes,
         client: bool,
-        validity_days: float,
-        validity_hours: float | None,
+        validity: timedelta,
         wildcard: bool,
-    ) -> Certificate:
-        """A signed certificate that is on record as prepared."""
+    ) -> CertBundle:
         for identifier in identifiers:
             if identifier.wildcard and not wildcard:
                 raise BadIdentifier(f"{identifier} is a wildcard; say wildcard=True if that is meant")
-        prepared = self.prepare(
-            public_key,
-            tuple(dict.fromkeys(identifiers)),
-            profile=CLIENT if client else DEFAULT,
-            validity=_validity(validity_days, validity_hours),
-        )
+        names = tuple(dict.fromkeys(identifiers))
+        prepared = self.prepare(public_key, names, profile=CLIENT if client else DEFAULT, validity=validity)
         self.store.commit(prepared.to_record())
-        self.store.prune(self._now(), limit=10)  # a little more than comes in, so that what has expired goes by itself
-        return self.sign(replace(prepared, version=prepared.version + 1))
-
-    def _bundle(self, certificate: Certificate, key_pem: bytes) -> CertBundle:
-        names = tuple(identifier.value for identifier in certificate.identifiers)
-        return CertBundle(
-            domain=names[0],
-            domains=names,
-            cert_pem=certificate.cert_pem,
-            fullchain_pem=self.fullchain_pem(certificate),
+        signed = self.sign(replace(prepared, version=prepared.version + 1))
+        bundle = CertBundle(
+            domain=names[0].value,
+            domains=tuple(name.value for name in names),
+            cert_pem=signed.cert_pem,
+            fullchain_pem=self.fullchain_pem(signed),
             key_pem=key_pem,
-            expires_at=certificate.not_after,
-            serial=certificate.serial,
+            expires_at=signed.not_after,
+            serial=signed.serial,
         )
+        if key_pem:
+            self._commit_bundle(replace(signed, files=bundle.files), bundle)
+        else:
+            self.store.commit(signed.to_record())
+        _logger.info(
+            "issued certificate %x for %s until %s", signed.serial, ", ".join(bundle.domains), signed.not_after
+        )
+        self.store.prune(self._now(), limit=10)  # more than one came in, so what has expired goes by itself
+        return bundle
 
     def _commit_bundle(self, certificate: Certificate, bundle: CertBundle) -> None:
         """Record the certificate and make its bundle the current one, whoever else does that at the same time."""

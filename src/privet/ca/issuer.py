@@ -5,7 +5,6 @@ above it is, and says of itself exactly what its profile says.
 """
 
 import functools
-import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,8 +20,6 @@ from privet.ca import keys, tbs
 from privet.ca.certificates import AuthorityError
 from privet.ca.keys import SIGNATURE_ALGORITHMS, KeyType, PrivateKey, PublicKey, check_public_key
 from privet.ca.profiles import Profile
-
-_logger = logging.getLogger("privet.ca")
 
 # Clocks differ: a leaf begins a little in the past; a root, which everybody has to accept first, an hour.
 LEAF_HEAD_START = timedelta(minutes=5)
@@ -43,8 +40,22 @@ class Issuer:
     authority_key_identifier: bytes
 
     @staticmethod
+    def from_pem(cert_pem: bytes, key_pem: bytes, password: bytes | None) -> "Issuer":
+        """Read what `of` puts together. Raises `AuthorityError` for that, and if it cannot be read."""
+        try:
+            return Issuer.of(keys.from_pem(key_pem, password), x509.load_pem_x509_certificates(cert_pem))
+        except AuthorityError:
+            raise
+        except keys.BadKey as error:
+            raise AuthorityError(f"the key of the CA cannot be used: {error}") from None
+        except Exception:
+            # as with CSRs: the parser has many exceptions for bytes that make no sense
+            raise AuthorityError("the certificate of the CA cannot be read: it is damaged, or not in PEM") from None
+
+    @staticmethod
     def of(key: PrivateKey, chain: Sequence[x509.Certificate]) -> "Issuer":
-        """Raises `AuthorityError` if they do not belong together."""
+        """Raises `AuthorityError` if they do not belong together, or do not vouch for certificates."""
+        _check_chain(chain)
         own = chain[0]
         key_type = check_public_key(key.public_key())
         if keys.spki(key.public_key()) != _spki(own):
@@ -60,6 +71,21 @@ class Issuer:
             authority_key_identifier=tbs.extension(_authority_key_identifier(own)),
         )
 
+    @property
+    def strict(self) -> bool:
+        """Whether it has what strict verifiers insist on; `openssl req -x509` leaves out the key usage."""
+        return all(
+            _value(certificate, x509.KeyUsage) and _value(certificate, x509.SubjectKeyIdentifier)
+            for certificate in self.chain
+        )
+
+    def check_time(self, now: datetime) -> None:
+        """Raises `AuthorityError` unless this is the time of all its certificates."""
+        if not self.not_before <= now < self.not_after:
+            raise AuthorityError(
+                f"the authority is valid from {self.not_before} to {self.not_after} and cannot sign at {now}"
+            )
+
     def span(
         self, now: datetime, not_before: datetime | None, not_after: datetime | None, validity: timedelta
     ) -> tuple[datetime, datetime, bool]:
@@ -67,10 +93,7 @@ class Issuer:
 
         Raises `AuthorityError` if it could never be valid.
         """
-        if not self.not_before <= now < self.not_after:
-            raise AuthorityError(
-                f"the authority is valid from {self.not_before} to {self.not_after} and cannot sign at {now}"
-            )
+        self.check_time(now)
         head_start = min(LEAF_HEAD_START, (not_after - now if not_after else validity) / 24)
         try:
             begin = _whole_seconds(not_before or now - head_start)
@@ -192,20 +215,15 @@ def _key_usage(
 
 def _authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIdentifier:
     """RFC 5280 §4.2.1.1: the issuer's own subject key identifier, where it has one."""
-    try:
-        identifier = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value.digest
-    except x509.ExtensionNotFound:
-        identifier = tbs.key_identifier(_spki(issuer))
-    return x509.AuthorityKeyIdentifier(identifier, None, None)
+    own = _value(issuer, x509.SubjectKeyIdentifier)
+    return x509.AuthorityKeyIdentifier(own.digest if own else tbs.key_identifier(_spki(issuer)), None, None)
 
 
-def check_chain(chain: Sequence[x509.Certificate], now: datetime) -> None:
-    """Check what others have made as strictly as those will who verify our certificates. Raises `AuthorityError`."""
+def _check_chain(chain: Sequence[x509.Certificate]) -> None:
+    """Check certificates that others may have made as those will who verify ours. Raises `AuthorityError`."""
     for below, certificate in enumerate(chain):
         shown = certificate.subject.rfc4514_string()
-        extensions = certificate.extensions
-        constraints = _value(extensions, x509.BasicConstraints)
-        usage = _value(extensions, x509.KeyUsage)
+        constraints, usage = _value(certificate, x509.BasicConstraints), _value(certificate, x509.KeyUsage)
         if constraints is None or not constraints.ca:
             raise AuthorityError(f"{shown} is not a CA: it lacks CA:TRUE in its basic constraints")
         # RFC 5280 §6.1.4 (n): only a key usage that is present restricts
@@ -213,12 +231,6 @@ def check_chain(chain: Sequence[x509.Certificate], now: datetime) -> None:
             raise AuthorityError(f"{shown} must not sign certificates: it lacks keyCertSign in its key usage")
         if constraints.path_length is not None and constraints.path_length < below:
             raise AuthorityError(f"{shown} must not have {below} CAs below it: its path length is too short")
-        if now >= certificate.not_valid_after_utc:
-            raise AuthorityError(f"{shown} expired at {certificate.not_valid_after_utc}")
-        if now < certificate.not_valid_before_utc:
-            raise AuthorityError(f"{shown} is not valid before {certificate.not_valid_before_utc}")
-        if usage is None or _value(extensions, x509.SubjectKeyIdentifier) is None:
-            _logger.warning("%s lacks key usage or subject key identifier; Python 3.13 refuses such CAs", shown)
         try:
             check_public_key(certificate.public_key())
             certificate.verify_directly_issued_by(chain[min(below + 1, len(chain) - 1)])
@@ -231,17 +243,15 @@ def check_chain(chain: Sequence[x509.Certificate], now: datetime) -> None:
             ) from None
 
 
-def _value(extensions: x509.Extensions, kind: type[_T]) -> _T | None:
+def _value(certificate: x509.Certificate, kind: type[_T]) -> _T | None:
     try:
-        return extensions.get_extension_for_class(kind).value
+        return certificate.extensions.get_extension_for_class(kind).value
     except x509.ExtensionNotFound:
         return None
 
 
 def _spki(certificate: x509.Certificate) -> bytes:
-    public_key = certificate.public_key()
-    check_public_key(public_key)
-    return keys.spki(public_key)
+    return keys.spki(certificate.public_key())
 
 
 def _whole_seconds(time: datetime) -> datetime:

@@ -46,15 +46,15 @@ class WeakKey(BadKey):
 
 
 def generate(key_type: KeyType) -> PrivateKey:
-    match key_type:
+    match KeyType(key_type):
         case KeyType.P256:
             return ec.generate_private_key(ec.SECP256R1())
         case KeyType.P384:
             return ec.generate_private_key(ec.SECP384R1())
         case KeyType.ED25519:
             return ed25519.Ed25519PrivateKey.generate()
-        case _:
-            return rsa.generate_private_key(65537, int(key_type.removeprefix("RSA-")))
+        case rsa_type:
+            return rsa.generate_private_key(65537, int(rsa_type.removeprefix("RSA-")))
 
 
 def check_public_key(key: object) -> KeyType:

@@ -100,6 +100,6 @@ def _general_name(identifier: Identifier) -> bytes:
 
 def _time(time: datetime) -> bytes:
     # RFC 5280 §4.1.2.5: dates through the year 2049 MUST be UTCTime, later ones GeneralizedTime.
-    if time.year < 2050:
+    if 1950 <= time.year < 2050:
         return der(0x17, f"{time:%y%m%d%H%M%SZ}".encode())
     return der(0x18, f"{time:%Y%m%d%H%M%SZ}".encode())
