@@ -159,10 +159,10 @@ def test_a_vector_with_any_bit_of_its_signature_changed_does_not(
     for place in range(len(good.signature)):
         octets = bytearray(good.signature)
         octets[place] ^= 1 << place % 8
-        refused(ProblemType.UNAUTHORIZED, replace(good, signature=bytes(octets)).verify, key)
+        refused(ProblemType.UNAUTHORIZED, good._replace(signature=bytes(octets)).verify, key)
     for octets in (bytearray(), bytearray(good.signature[:-1]), bytearray(good.signature + b"\0")):
-        refused(ProblemType.UNAUTHORIZED, replace(good, signature=bytes(octets)).verify, key)
-    refused(ProblemType.UNAUTHORIZED, replace(good, signing_input=good.signing_input + b"x").verify, key)
+        refused(ProblemType.UNAUTHORIZED, good._replace(signature=bytes(octets)).verify, key)
+    refused(ProblemType.UNAUTHORIZED, good._replace(signing_input=good.signing_input + b"x").verify, key)
 
 
 @pytest.mark.parametrize(
