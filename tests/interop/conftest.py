@@ -25,6 +25,12 @@ def root(server: Privet) -> Path:
     return server.root()
 
 
+@pytest.fixture
+def key_type(server: Privet) -> str:
+    """Two servers are asked for EC certificates, two for RSA ones: over http one of each, over https one of each."""
+    return "rsa" if "--ask-challenges" in server.options else "ec"
+
+
 @pytest.fixture(autouse=True)
 def what_the_server_said(request: pytest.FixtureRequest) -> Iterator[None]:
     """Printed, so that a failed test shows it."""

@@ -21,7 +21,6 @@ def host() -> str:
     return f"host-{uuid4().hex[:12]}.internal"
 
 
-@pytest.mark.parametrize("key_type", ["ec", "rsa"])
 def test_several_names_are_issued_renewed_and_revoked(
     server: Privet, client: Client, root: Path, host: str, key_type: str
 ) -> None:

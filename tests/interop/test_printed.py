@@ -46,4 +46,4 @@ def test_the_printed_lines_work(tmp_path: Path, options: list[str]) -> None:
         (folder / "Caddyfile").write_text(printed(output, "Caddy"))
         with Program(need("caddy"), "run", env=env, cwd=folder) as caddy:
             caddy.wait_for('certificate obtained successfully","identifier":"web.internal"')
-            assert "Hello from web.internal" in fetch(8443, "web.internal", root)[0]
+            assert "Hello from web.internal" in fetch(8443, "web.internal", root)
