@@ -807,21 +807,22 @@ def test_a_root_without_key_usage_is_taken_over_with_a_warning(
 class Tier:
     """One CA of a chain made elsewhere."""
 
-    def __init__(self, name: str, issuer: "Tier | None" = None, **options: object) -> None:
-        self.key = keys.generate(KeyType.P256)
+    def __init__(
+        self,
+        name: str,
+        issuer: "Tier | None" = None,
+        *,
+        begin: datetime = NOON - DAY,
+        end: datetime = NOON + 100 * DAY,
+        ca: bool = True,
+        signs: bool = True,
+        path_length: int | None = None,
+        key: keys.PrivateKey | None = None,
+    ) -> None:
+        self.key = key or keys.generate(KeyType.P256)
         self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
         self.issuer = issuer or self
-        begin, end = options.get("begin", NOON - DAY), options.get("end", NOON + 100 * DAY)
-        assert isinstance(begin, datetime)
-        assert isinstance(end, datetime)
-        ski = x509.SubjectKeyIdentifier.from_public_key(self.key.public_key())
-        key_usage = x509.KeyUsage(
-            not options.get("signs", True), False, False, False, False, bool(options.get("signs", True)), True,
-            False, False,
-        )  # fmt: skip
-        path_length = options.get("path_length")
-        assert path_length is None or isinstance(path_length, int)
-        is_ca = bool(options.get("ca", True))
+        public_key, issuer_key = self.key.public_key(), self.issuer.key.public_key()
         self.cert = (
             x509.CertificateBuilder()
             .serial_number(x509.random_serial_number())
@@ -829,13 +830,14 @@ class Tier:
             .subject_name(self.name)
             .not_valid_before(begin)
             .not_valid_after(end)
-            .public_key(self.key.public_key())
-            .add_extension(x509.BasicConstraints(is_ca, path_length if is_ca else None), critical=True)
-            .add_extension(key_usage, critical=True)
-            .add_extension(ski, critical=False)
+            .public_key(public_key)
+            .add_extension(x509.BasicConstraints(ca, path_length), critical=True)
             .add_extension(
-                x509.AuthorityKeyIdentifier.from_issuer_public_key(self.issuer.key.public_key()), critical=False
+                x509.KeyUsage(True, False, False, False, False, signs, signs, False, False),
+                critical=True,
             )
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
             .sign(self.issuer.key, hashes.SHA256())
         )
 
@@ -881,6 +883,10 @@ MIDDLE = Tier("middle", ROOT)
         ([MIDDLE, Tier("root")], "CN=middle was not issued by the next"),
         ([ROOT, MIDDLE], "CN=root was not issued by the next"),
         ([Tier("middle", short := Tier("root", path_length=0)), short], "CN=root must not have 1 CAs below it"),
+        (
+            [Tier("middle", weak := Tier("root", key=rsa.generate_private_key(65537, 1024))), weak],
+            "key of CN=root is refused: RSA keys of 1024 bits",
+        ),
         ([Tier("middle", old := Tier("root", end=NOON)), old], "cannot sign"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
