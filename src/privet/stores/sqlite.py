@@ -7,7 +7,9 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -47,7 +49,7 @@ _FIND_NAMED = _SELECT + _NAMED
 _INSERT = "INSERT INTO record (body, expires, files, kind, id, version, names) VALUES (?, ?, ?, ?, ?, ? + 1, ?)"
 _UPDATE = """UPDATE record SET body = ?, expires = ?, files = ?, version = version + 1
     WHERE kind = ? AND id = ? AND version = ? AND names IS ?"""
-_VERSION = "SELECT version, names FROM record WHERE kind = ? AND id = ?"
+_VERSION = "SELECT version FROM record WHERE kind = ? AND id = ?"
 _RENAME = "UPDATE record SET names = ? WHERE kind = ? AND id = ?"
 _NAME = (
     "INSERT INTO unique_name (kind, id, name) VALUES (?, ?, ?)",
@@ -57,8 +59,8 @@ _UNNAME = (
     "DELETE FROM unique_name WHERE kind = ? AND id = ? AND name = ?",
     "DELETE FROM index_name WHERE kind = ? AND id = ? AND name = ?",
 )
-_EXPIRED = "SELECT kind, id, names, number FROM record WHERE expires <= ? ORDER BY expires LIMIT ?"
-_DELETE = "DELETE FROM record WHERE number = ?"
+_EXPIRED = _SELECT + "WHERE expires <= ? ORDER BY expires LIMIT ?"
+_DELETE = "DELETE FROM record WHERE kind = ? AND id = ?"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -96,9 +98,10 @@ class SQLiteStore(Together):
 
     def prune(self, now: datetime, *, limit: int = 100) -> int:
         def forget() -> int:
-            expired = self._connection.execute(_EXPIRED, (_microseconds(now), limit)).fetchall()
-            self._name(_UNNAME, [row[:3] for row in expired])
-            self._connection.executemany(_DELETE, [row[3:] for row in expired])
+            rows = self._connection.execute(_EXPIRED, ((now - _EPOCH) // _MICROSECOND, limit)).fetchall()
+            expired = [_from_row(row) for row in rows]
+            self._name(_UNNAME, expired)
+            self._connection.executemany(_DELETE, [(record.kind, record.id) for record in expired])
             return len(expired)
 
         try:
@@ -116,10 +119,10 @@ class SQLiteStore(Together):
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
         connection.executescript("""
-            PRAGMA page_size = 2048;  -- a commit writes a few whole pages, whatever it changes in them
+            PRAGMA page_size = 2048;  -- a commit writes whole pages, however little it changes in them
             PRAGMA journal_mode = WAL;
+            PRAGMA wal_autocheckpoint = 8192;
             PRAGMA journal_size_limit = 16777216;
-            PRAGMA cache_size = -16384;
         """)
         return connection
 
@@ -185,7 +188,7 @@ class SQLiteStore(Together):
                 raise Conflict("a record has changed since it was read, or is about to change its names")
             if new:
                 self._connection.executemany(_INSERT, new)
-                self._name(_NAME, [(row[3], row[4], row[6]) for row in new])
+                self._name(_NAME, [record for batch in batches for record in batch.records if record.version == 0])
         except sqlite3.IntegrityError as error:
             raise Conflict(f"there is such a record already: {error}") from None
         for batch in batches:  # last, so that no batch rests on what another one changes
@@ -199,19 +202,19 @@ class SQLiteStore(Together):
         connection = self._connection
         connection.execute("SAVEPOINT batch")
         try:
-            old, new = [], []
+            renamed = []
             for record in batch.records:
-                names = _to_row(record)[-1]
-                version, old_names = connection.execute(_VERSION, (record.kind, record.id)).fetchone() or (0, names)
-                if version != record.version:
+                row = connection.execute(_GET, (record.kind, record.id)).fetchone()
+                old = _from_row(row) if row else replace(record, version=0)
+                if old.version != record.version:
                     raise Conflict(f"{record.kind} {record.id} has changed since it was read")
-                if old_names != names:
-                    old.append((record.kind, record.id, old_names))
-                    new.append((record.kind, record.id, names))
+                if (old.unique, old.index) != (record.unique, record.index):
+                    renamed.append((old, record))
             # A unique name may pass from one record of a batch to another, in whatever order they come.
-            self._name(_UNNAME, old)
-            self._name(_NAME, new)
-            connection.executemany(_RENAME, [(names, kind, id) for kind, id, names in new])
+            self._name(_UNNAME, [old for old, _ in renamed])
+            self._name(_NAME, [new for _, new in renamed])
+            names = [(_to_names(new.unique, new.index), new.kind, new.id) for _, new in renamed]
+            connection.executemany(_RENAME, names)
             self._store([batch])
         except (Conflict, sqlite3.IntegrityError, UnicodeEncodeError) as error:
             connection.execute("ROLLBACK TO batch")
@@ -220,11 +223,11 @@ class SQLiteStore(Together):
             connection.execute("RELEASE batch")
         return None
 
-    def _name(self, statements: tuple[str, str], rows: list[tuple[str, str, str | None]]) -> None:
-        """Add or remove the names of records, unique ones by the first statement, shared ones by the second."""
-        named = [(kind, id, json.loads(names)) for kind, id, names in rows if names]
-        for position, statement in enumerate(statements):
-            names = [(kind, id, name) for kind, id, names in named for name in names[position]]
+    def _name(self, statements: tuple[str, str], records: list[Record]) -> None:
+        """Add or remove the names of records: unique ones by the first statement, shared ones by the second."""
+        unique = [(record.kind, record.id, name) for record in records for name in record.unique]
+        index = [(record.kind, record.id, name) for record in records for name in record.index]
+        for statement, names in zip(statements, (unique, index), strict=True):
             if names:
                 self._connection.executemany(statement, names)
 
@@ -240,29 +243,34 @@ class SQLiteStore(Together):
 
 
 def _to_row(record: Record) -> tuple[Any, ...]:
+    files = {name: content.decode("latin-1") for name, content in record.files.items()}
     return (
         record.body,
-        None if record.expires is None else _microseconds(record.expires),
-        json.dumps({name: content.decode("latin-1") for name, content in record.files.items()})
-        if record.files
-        else None,
+        None if record.expires is None else (record.expires - _EPOCH) // _MICROSECOND,
+        json.dumps(files) if files else None,
         record.kind,
         record.id,
         record.version,
-        json.dumps((record.unique, record.index)) if record.unique or record.index else None,
+        _to_names(record.unique, record.index),
     )
 
 
 def _from_row(row: tuple[Any, ...]) -> Record:
     kind, key, version, body, names, expires, files = row
-    unique, index = map(tuple, json.loads(names)) if names else ((), ())
     if expires is not None:
         expires = _EPOCH + timedelta(microseconds=expires)
     if files is None:
-        return Record(kind, key, body, version, unique, index, expires)
+        return Record(kind, key, body, version, *_from_names(names), expires)
     files = {name: content.encode("latin-1") for name, content in json.loads(files).items()}
-    return Record(kind, key, body, version, unique, index, expires, MappingProxyType(files))
+    return Record(kind, key, body, version, *_from_names(names), expires, MappingProxyType(files))
 
 
-def _microseconds(time: datetime) -> int:
-    return (time - _EPOCH) // _MICROSECOND
+@lru_cache(1024)
+def _to_names(unique: tuple[str, ...], index: tuple[str, ...]) -> str | None:
+    return json.dumps((unique, index)) if unique or index else None
+
+
+@lru_cache(1024)
+def _from_names(names: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    unique, index = json.loads(names) if names else ((), ())
+    return tuple(unique), tuple(index)
