@@ -38,7 +38,7 @@ async def new_account(server: Server, request: VerifiedRequest) -> Reply:
         contact=wish.contact,
         terms_of_service_agreed=wish.terms_of_service_agreed,
         external_account=external_account,
-        binding=wish.external_account_binding if external_account else None,
+        binding=_kept(wish.external_account_binding) if external_account else None,
         created=now,
         expires=now + server.limits.new_account_lifetime,
         authority=server.ca.name,
@@ -156,6 +156,12 @@ def _bind(server: Server, request: VerifiedRequest, binding: object | None) -> s
     ):
         raise Problem(ProblemType.MALFORMED, "the external account binding is for another url or another key")
     return jws.kid
+
+
+def _kept(binding: object) -> dict[str, object]:
+    """What of a binding is shown again (§7.1.2): the message, and nothing that came along inside of it."""
+    assert isinstance(binding, dict)
+    return {name: binding[name] for name in ("protected", "payload", "signature")}
 
 
 def _shown(account: Account, urls: URLs) -> dict[str, object]:
