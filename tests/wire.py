@@ -98,6 +98,11 @@ def csr(*names: str, key: PrivateKey | None = None, common_name: str | None = No
     return builder.sign(signer, algorithm).public_bytes(Encoding.DER)
 
 
+def der_of(chain: bytes) -> str:
+    """The first certificate of a chain, as revokeCert wants it."""
+    return to_base64url(x509.load_pem_x509_certificate(chain).public_bytes(Encoding.DER))
+
+
 @dataclass
 class Wire:
     """One account's side of the wire. `http` is an httpx client on the responder; `base` is where it is mounted."""

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.server.conftest import Clock, Scene, Stage
-from tests.wire import BASE, PrivateKey, Wire, csr, jwk_of, new_key, problem_of, sign, thumbprint_of
+from tests.wire import BASE, PrivateKey, Wire, csr, der_of, jwk_of, new_key, problem_of, sign, thumbprint_of
 
 from privet import ACMEResponder, CertificateAuthority, MemoryStore
 from privet.acme.encoding import from_base64url, to_base64url
@@ -78,11 +78,8 @@ async def good_call(route: str, scene: Scene, wire: Wire | None = None) -> Call:
     if route == "cert":
         return Call(wire, finalized.json()["certificate"])
     assert route == "revoke-cert", f"no good request to {route} is known here"
-    pem = (await wire.post(finalized.json()["certificate"])).text
-    return Call(wire, route, {"certificate": pem.split("-----")[2].replace("\n", "").translate(TO_URL).rstrip("=")})
-
-
-TO_URL = str.maketrans("+/", "-_")
+    chain = (await wire.post(finalized.json()["certificate"])).content
+    return Call(wire, route, {"certificate": der_of(chain)})
 
 
 def key_change(wire: Wire, key: PrivateKey) -> dict[str, Any]:
