@@ -40,7 +40,9 @@ def test_several_names_are_issued_renewed_and_revoked(
     assert server.show(first.serial)["status"] == "valid"
     revoked = server.show(second.serial)
     assert (revoked["status"], revoked["reason"]) == ("revoked", "superseded")
-    assert [each["serial"] for each in server.certificates(names)] == [first.serial, second.serial]
+    listed = server.certificates(names)
+    assert [each["serial"] for each in listed] == [first.serial, second.serial]
+    assert len({each["account"] for each in listed}) == 1
 
 
 def test_an_address_and_a_name(server: Privet, client: Client, root: Path, host: str) -> None:
