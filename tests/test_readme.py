@@ -1,0 +1,72 @@
+"""What the README shows runs as it stands there."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.wire import Wire, problem_of
+
+README = (Path(__file__).parent.parent / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run the block that contains a line, in a home and a folder of its own; return its names."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+    def run_block(line: str) -> dict[str, Any]:
+        (block,) = [block for block in BLOCKS if line in block]
+        names: dict[str, Any] = {"__name__": "readme"}
+        exec(compile(block, "README.md", "exec"), names)
+        return names
+
+    return run_block
+
+
+def client(app: Any, address: str = "127.0.0.1") -> httpx.AsyncClient:
+    return httpx.AsyncClient(transport=httpx.ASGITransport(app, client=(address, 1)))
+
+
+async def test_the_mounted_application_gives_a_certificate(run: Any) -> None:
+    app = run("Mount(")["app"]
+    async with client(app) as http:
+        wire = Wire(http, "http://ca.internal/acme")
+        await wire.register()
+        assert (await wire.issue("worker-1.internal")).count(b"BEGIN CERTIFICATE") == 2
+
+
+async def test_the_policy_lets_its_own_team_in_and_nobody_else(run: Any) -> None:
+    app = run("class OwnTeamOnly")["responder"]
+    async with client(app, "10.0.0.7") as http:
+        wire = Wire(http)
+        await wire.register()
+        await wire.issue("web.team-a.internal")
+        refusal = await wire.order("web.team-b.internal")
+        assert problem_of(refusal) == (403, "rejectedIdentifier")
+        assert "web.team-b.internal" in refusal.json()["detail"]
+    async with client(app, "10.0.0.9") as http:
+        assert problem_of(await Wire(http).register()) == (403, "unauthorized")
+
+
+async def test_a_certificate_without_acme_lies_where_the_readme_says(
+    run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = run("FileStore(")["bundle"]
+    assert bundle.fullchain_path == tmp_path / ".privet-ca/certs/worker-1.internal/fullchain.pem"
+    assert bundle.key_path.read_bytes() == bundle.key_pem
+    assert str(bundle.fullchain_path) in capsys.readouterr().out
+
+
+def test_every_python_block_of_the_readme_is_run_here() -> None:
+    assert len(BLOCKS) == 3
