@@ -4,6 +4,7 @@ The law of this module: any bytes at all give a `CSR` or `BadCSR`, never another
 public key, proved by its signature, and the names; whatever else it wishes for is not looked at.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -76,11 +77,11 @@ def _parse(csr: x509.CertificateSigningRequest) -> CSR:
 
 def _common_name(value: str | bytes) -> Identifier:
     try:
-        return identifiers.from_json(IdentifierType.IP, str(ip_address(value)))
-    except BadIdentifier:
-        raise
-    except ValueError:
         return identifiers.from_json(IdentifierType.DNS, value)
+    except BadIdentifier:
+        with suppress(ValueError):
+            return identifiers.from_json(IdentifierType.IP, str(ip_address(value)))
+        raise
 
 
 def _alternative_name(name: x509.GeneralName) -> Identifier:
