@@ -85,6 +85,7 @@ class Problem(Exception):  # noqa: N818 - the RFC's word
         *,
         subproblems: Sequence[Subproblem] = (),
         algorithms: Sequence[str] = (),
+        instance: str | None = None,
         headers: Mapping[str, str] | None = None,
         retry_after: timedelta | None = None,
     ) -> None:
@@ -93,6 +94,7 @@ class Problem(Exception):  # noqa: N818 - the RFC's word
         self.detail = detail
         self.subproblems = tuple(subproblems)
         self.algorithms = tuple(algorithms)
+        self.instance = instance
         self.headers = dict(headers or {})
         if retry_after is not None:
             self.headers["Retry-After"] = str(max(1, round(retry_after.total_seconds())))
@@ -106,6 +108,8 @@ class Problem(Exception):  # noqa: N818 - the RFC's word
             document["subproblems"] = [subproblem.to_json() for subproblem in self.subproblems]
         if self.algorithms:
             document["algorithms"] = list(self.algorithms)
+        if self.instance:
+            document["instance"] = self.instance
         return document
 
 

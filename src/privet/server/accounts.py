@@ -24,6 +24,7 @@ async def new_account(server: Server, request: VerifiedRequest) -> Reply:
         raise Problem(
             ProblemType.USER_ACTION_REQUIRED,
             f"agree to the terms of service first: {server.terms_of_service}",
+            instance=server.terms_of_service,  # §6.7: "Visit the "instance" URL and take actions specified there"
             headers={"Link": f'<{server.terms_of_service}>;rel="terms-of-service"'},
         )
     external_account = _bind(server, request, wish.external_account_binding)
