@@ -37,11 +37,11 @@ def test_several_names_are_issued_renewed_and_revoked(
     assert client.accounts() == account
 
     client.revoke(names)
-    assert server.show(first.serial)["status"] == "valid"
     revoked = server.show(second.serial)
     assert (revoked["status"], revoked["reason"]) == ("revoked", "superseded")
     listed = server.certificates(names)
     assert [each["serial"] for each in listed] == [first.serial, second.serial]
+    assert [each["status"] for each in listed] == ["valid", "revoked"]
     assert len({each["account"] for each in listed}) == 1
 
 
@@ -59,11 +59,10 @@ def test_a_wildcard(client: Client, root: Path, host: str) -> None:
 
 
 def test_everything_is_still_there_after_a_restart(server: Privet, client: Client, root: Path, host: str) -> None:
-    first = client.issue([host])
+    client.issue([host])
     account, known = client.accounts(), server.listed()
 
     server.stop()
-    assert server.listed() == known
     server.start()
 
     assert [each for each in server.listed() if each in known] == known
@@ -72,4 +71,4 @@ def test_everything_is_still_there_after_a_restart(server: Privet, client: Clien
     second.check(root, [host])
     assert client.accounts() == account
     client.revoke([host])
-    assert [server.show(each.serial)["status"] for each in (first, second)] == ["valid", "revoked"]
+    assert [each["status"] for each in server.certificates([host])] == ["valid", "revoked"]

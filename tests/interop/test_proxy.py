@@ -70,9 +70,7 @@ def _works(privet: Privet, client: type[Certbot | Lego], folder: Path) -> None:
     root = privet.root()
     made = client(folder / "client", privet.directory, root)
     names = ["behind.internal", "a-proxy.internal"]
-    first = made.issue(names)
-    first.check(root, names)
+    made.issue(names).check(root, names)
     made.renew(names).check(root, names)
     made.revoke(names)
-    assert privet.show(first.serial)["status"] == "valid"
-    assert sorted(each["status"] for each in privet.listed()) == ["revoked", "valid"]
+    assert [each["status"] for each in privet.listed()] == ["valid", "revoked"]
