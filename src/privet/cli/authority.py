@@ -18,7 +18,9 @@ def init(
     context: typer.Context,
     cn: options.CN = None,
     ca_validity: options.CAValidity = None,
-    key_type: Annotated[KeyType, typer.Option(help="The kind of the authority's key.")] = KeyType.P256,
+    key_type: Annotated[
+        KeyType, typer.Option(case_sensitive=False, help="The kind of the authority's key.")
+    ] = KeyType.P256,
     name: options.Name = None,
     key_password_file: options.KeyPasswordFile = None,
     store: options.StoreURL = None,

@@ -59,7 +59,7 @@ def issue(
     ] = None,
     client: Annotated[bool, typer.Option("--client", help="For use by clients alone.")] = False,
     wildcard: Annotated[bool, typer.Option("--wildcard", help="Allow names such as *.internal.")] = False,
-    key_type: Annotated[KeyType, typer.Option(help="The kind of key to make.")] = KeyType.P256,
+    key_type: Annotated[KeyType, typer.Option(case_sensitive=False, help="The kind of key to make.")] = KeyType.P256,
     validity: options.Validity = None,
     name: options.Name = None,
     key_password_file: options.KeyPasswordFile = None,

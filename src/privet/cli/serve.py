@@ -1,44 +1,26 @@
-"""`privet serve`: the settings checked, the sockets opened, the site served by uvicorn until somebody ends it.
+"""`privet serve`: its options, and what must not be said together.
 
-The law of this module: whatever is wrong is said before anything is made, and requests in flight are finished.
+The law of this module: whatever is wrong is said before anything is made.
 """
 
-import contextlib
-import logging
-import logging.config
 import os
-import signal
-import socket
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from types import FrameType
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
-import uvicorn
-from uvicorn.supervisors import Multiprocess
 
 from privet.acme.identifiers import BadIdentifier, from_text
 from privet.cli import options
 from privet.cli.failures import Failure
-from privet.cli.greeting import greeting
-from privet.cli.listening import is_loopback, is_public, is_unspecified, listen, listen_at, resolve
-from privet.cli.settings import Read, Settings, read_settings
-from privet.cli.site import Site
+from privet.cli.listening import is_public, is_unspecified, resolve
+from privet.cli.serving import run, tls_names
+from privet.cli.settings import Read, read_settings
 
 _LISTENING = "Where it listens"
 _TLS = "HTTPS"
 _APPROVAL = "Who gets certificates"
 _AUTHORITY = "The authority"
-
-# Seconds that requests in flight have to finish; container runtimes kill after ten.
-_GRACE = 8
-# Longer than clients wait between two looks at an order, so that their next request finds the connection open.
-_KEEP_ALIVE = 65
-
-LINE = "%(asctime)s %(levelname)s %(message)s"
 
 
 def serve(
@@ -225,116 +207,8 @@ def _contradictions(read: Read) -> Iterator[str]:
             f"such as --external-url {example}"
         )
     if settings.tls and not unread & {"external_url"}:
-        for name in _tls_names(settings):
+        for name in tls_names(settings):
             try:
                 from_text(name)
             except BadIdentifier as error:
                 yield f"HTTPS needs a certificate for the name in --external-url or --host: {error}"
-
-
-def run(settings: Settings) -> None:
-    """Serve until a signal comes. Raises `Failure`."""
-    logging.config.dictConfig(_logging(settings.log_level))
-    # Until uvicorn takes signals over there are no requests to finish, but a socket file to remove.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
-    with contextlib.ExitStack() as stack:
-        if settings.uds:
-            sockets = stack.enter_context(listen_at(settings.uds, settings.uds_mode))
-            address, port = "localhost", None
-        else:
-            sockets = stack.enter_context(listen(settings.host, settings.port))
-            address, port = settings.host, sockets[0].getsockname()[1]
-        external_url = _external_url(settings, address, port)
-        site = Site(settings, external_url, _tls_names(settings) if settings.tls else ())
-        stack.callback(site.close)
-        ca = site.open()
-        print(greeting(settings, ca, external_url), flush=True)
-        config = uvicorn.Config(
-            site.make_app,
-            factory=True,
-            interface="asgi3",
-            lifespan="on",
-            ws="none",
-            workers=settings.workers,
-            ssl_context_factory=site.make_context if settings.tls else None,
-            proxy_headers=bool(settings.trusted_proxy),
-            forwarded_allow_ips=list(settings.trusted_proxy),
-            server_header=False,
-            access_log=False,
-            log_config=_logging(settings.log_level),
-            timeout_keep_alive=_KEEP_ALIVE,
-            timeout_graceful_shutdown=_GRACE,
-        )
-        if settings.workers == 1:
-            _run_alone(config, sockets)
-        else:
-            site.close()
-            _run_workers(config, sockets)
-
-
-def _run_alone(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
-    server = uvicorn.Server(config)
-
-    def end(number: int, frame: FrameType | None) -> None:
-        server.should_exit = True
-
-    # uvicorn has its own handlers while it serves, and raises the signal anew for these when it has ended: then it is
-    # no news, and the exit status is 0.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, end)
-    server.run(sockets)
-    if not server.started:
-        raise Failure("the server could not start: its log above says why")
-
-
-def _run_workers(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
-    supervisor = _Supervisor(config, sockets)
-    supervisor.run()
-    if any(process.exitcode == uvicorn.config.STARTUP_FAILURE for process in supervisor.processes):
-        raise Failure("a worker could not start: its log above says why")
-
-
-class _Supervisor(Multiprocess):
-    def terminate_all(self) -> None:
-        # Whoever connects from now on is to be told at once, and not when the last worker has ended.
-        for listening in self.sockets:
-            listening.close()
-        super().terminate_all()
-
-
-def _external_url(settings: Settings, address: str, port: int | None) -> str:
-    """The address of the responder as clients know it."""
-    if settings.external_url:
-        path = urlsplit(settings.external_url).path
-        return settings.external_url if path else settings.external_url + settings.mount
-    scheme = "https" if settings.tls else "http"
-    host = f"[{address}]" if ":" in address else address
-    usual = {"http": 80, "https": 443}[scheme]
-    return f"{scheme}://{host}{f':{port}' if port not in (None, usual) else ''}{settings.mount}"
-
-
-def _tls_names(settings: Settings) -> tuple[str, ...]:
-    """What the server's own certificate is for: the name clients know, the address, and what else was asked for."""
-    external = (settings.external_url and urlsplit(settings.external_url).hostname) or settings.host
-    addresses = resolve(settings.host)
-    everywhere = any(map(is_unspecified, addresses))
-    own = [] if everywhere else [settings.host]
-    local = ["localhost", "127.0.0.1", "::1"] if everywhere or any(map(is_loopback, addresses)) else []
-    return tuple(dict.fromkeys([external, *own, *settings.tls_name, *local]))
-
-
-def _logging(level: str) -> dict[str, object]:
-    """A line with its time for everything worth one, on stderr; uvicorn speaks up only when something is wrong."""
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"line": {"()": UTCFormatter, "format": LINE}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
-        "root": {"level": level.upper(), "handlers": ["stderr"]},
-        "loggers": {"uvicorn": {"level": "WARNING"}},
-    }
-
-
-class UTCFormatter(logging.Formatter):
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
-        return datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -113,7 +113,7 @@ def read_link(value: object) -> str:
 
 def read_mount(value: object) -> str:
     text = str(value)
-    if text.strip("/") and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+/?", text):
+    if text not in ("", "/") and not re.fullmatch(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~-]+)+/?", text):
         raise ValueError(f"has to be a path that begins with a slash, such as /acme, not {value!r}")
     return text.rstrip("/")
 

@@ -24,24 +24,32 @@ def open_settings_store(url: str, *, existing: bool = False) -> OpenStore:
     """Open a store; with `existing`, one that is there already. Raises `Failure`."""
     try:
         path = store_path(url)
-        if existing and (path is None or not path.exists()):
+        if existing and (path is None or not _exists(path)):
             there = f"there is nothing at {path}" if path else "a store in memory ends with the process that made it"
             raise Failure(f"{there}: `privet init` or `privet serve` makes a store, and --store says which one to use")
         return open_store(url)
     except RuntimeError as error:  # no home directory
         raise Failure(f"the store {url} has no place: {error}; choose another with --store") from None
-    except (StoreError, ValueError) as error:
-        raise Failure(f"the store {url} cannot be opened: {_why(error, url)}") from None
+    except (StoreError, ValueError, OSError) as error:
+        raise Failure(f"the store {url} cannot be opened: {_why(error, url)}; choose another with --store") from None
+
+
+def _exists(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
 
 
 def _why(error: Exception, url: str) -> str:
+    cause = error.__cause__ if isinstance(error, StoreError) and error.__cause__ else error
+    reason = cause.strerror or str(cause) if isinstance(cause, OSError) else str(error)
+    reason = reason.removeprefix("the store failed: ")
     path = store_path(url)
-    if path is not None and isinstance(error.__cause__, OSError):
-        reason = error.__cause__.strerror or str(error.__cause__)
-        return f"{reason} ({error.__cause__.filename or path}); let it belong to you, or choose another with --store"
-    if path is not None and path.exists() and not os.access(path, os.R_OK | os.W_OK):
-        return f"{path} may not be read and written by you; run this as its owner, or choose another with --store"
-    return f"{str(error).removeprefix('the store failed: ')}; choose another with --store"
+    if path is not None and not os.access(path if os.access(path, os.F_OK) else path.parent, os.R_OK | os.W_OK):
+        return f"{reason}; run this as the owner of {path}, or let it belong to you"
+    return reason
 
 
 def key_password(settings: Settings) -> bytes | None:

@@ -1,0 +1,54 @@
+"""Runs commands, each in a process of its own that is forked off this one, which has imported everything already.
+
+As real as a new interpreter, and ten times as quick. Takes a job as a line of JSON on stdin, and answers with its
+exit status.
+"""
+
+import contextlib
+import io
+import json
+import os
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from privet.cli import main
+
+
+def serve() -> None:
+    for argument in ("version", "--help"):  # whatever is imported late is imported now
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
+            sys.argv = ["privet", argument]
+            main()
+    for line in sys.stdin:
+        child = os.fork()
+        if child == 0:
+            _run(json.loads(line))
+        _, status = os.waitpid(child, 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+
+
+def _run(job: dict[str, Any]) -> NoReturn:
+    status: object = 1
+    try:
+        os.chdir(job["cwd"])
+        os.environ.clear()
+        os.environ.update(job["env"])
+        for number, path in enumerate((os.devnull, job["out"], job["err"])):
+            os.dup2(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), number)
+        if job["user"] is not None:
+            os.setuid(job["user"])
+        sys.argv = job["argv"]
+        main()
+    except SystemExit as end:
+        status = end.code
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status if isinstance(status, int) else 0 if status is None else 1)
+
+
+if __name__ == "__main__":
+    serve()

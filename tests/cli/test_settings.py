@@ -1,0 +1,222 @@
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from privet.cli.failures import Mistakes
+from privet.cli.settings import (
+    READERS,
+    Read,
+    Reader,
+    Settings,
+    option_name,
+    read_duration,
+    read_mount,
+    read_settings,
+    read_url,
+    variable_name,
+)
+
+
+def settings(environment: Mapping[str, str] | None = None, **options: object) -> Settings:
+    return read_settings(options, environment or {}).checked()
+
+
+def mistakes(environment: Mapping[str, str] | None = None, **options: object) -> tuple[str, ...]:
+    with pytest.raises(Mistakes) as raised:
+        settings(environment, **options)
+    assert raised.value.status == 2
+    return raised.value.sentences
+
+
+def test_without_any_there_are_defaults() -> None:
+    assert settings() == Settings()
+
+
+def test_an_option_counts_more_than_a_variable_and_a_variable_more_than_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "privet.toml"
+    file.write_text('port = 1001\nworkers = 2\nhost = "10.0.0.1"\ntls = true\nauto-approve = true\n')
+    found = settings(
+        {"PRIVET_CONFIG": str(file), "PRIVET_PORT": "1002", "PRIVET_WORKERS": "3", "PRIVET_TLS": "no"},
+        port="1003",
+        auto_approve=False,
+    )
+    assert (found.port, found.workers, found.host, found.tls, found.auto_approve) == (1003, 3, "10.0.0.1", False, False)
+
+
+def test_the_file_that_an_option_names_is_read_and_not_the_variables(tmp_path: Path) -> None:
+    ours = tmp_path / "ours.toml"
+    ours.write_text("port = 1")
+    assert settings({"PRIVET_CONFIG": "/nowhere"}, config=str(ours)).port == 1
+
+
+def test_what_is_empty_was_not_said() -> None:
+    assert settings({"PRIVET_PORT": "", "PRIVET_HOST": ""}, tls_name=[], external_url=None) == Settings()
+
+
+def test_a_list_is_several_options_or_has_commas_or_is_a_list(tmp_path: Path) -> None:
+    file = tmp_path / "privet.toml"
+    file.write_text('tls-name = ["a.internal", "10.0.0.1"]')
+    names = ("a.internal", "10.0.0.1")
+    assert settings(config=str(file)).tls_name == names
+    assert settings({"PRIVET_TLS_NAME": "a.internal, 10.0.0.1"}).tls_name == names
+    assert settings(tls_name=list(names)).tls_name == names
+
+
+def test_all_mistakes_are_told_at_once_and_say_where_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "privet.toml"
+    file.write_text('wokers = 3\nport = "many"\nzzz = 1\ncn = ""\n')
+    told = mistakes({"PRIVET_WORKERS": "0", "PRIVET_MOUNT": "acme"}, config=str(file), port="70000", tls_name=["x..y"])
+    assert told == (
+        f"wokers in {file} is no setting; did you mean workers?",
+        f"zzz in {file} is no setting; `privet serve --help` names them all",
+        f"cn in {file} has to be a text, not ''",
+        f"port in {file} has to be a number from 0 to 65535, not 'many'",
+        "--port has to be a number from 0 to 65535, not '70000'",
+        "PRIVET_MOUNT has to be a path that begins with a slash, such as /acme, not 'acme'",
+        "PRIVET_WORKERS has to be a number from 1 to 256, not '0'",
+        "--tls-name has a name that is none: 'x..y' is not a valid DNS name: it has an empty label",
+    )
+
+
+WRONG: Mapping[str, object] = {
+    "store": "privet.db",
+    "name": " ",
+    "cn": "a" * 65,
+    "ca_validity": "10",
+    "key_password_file": "",
+    "validity": "0s",
+    "host": 5,
+    "port": -1,
+    "uds": True,
+    "uds_mode": "999",
+    "external_url": "ca.internal",
+    "mount": "/a b",
+    "trusted_proxy": ["", "x"],
+    "workers": 1.5,
+    "log_level": "loud",
+    "tls": "perhaps",
+    "tls_name": [1],
+    "tls_validity": "1 fortnight",
+    "plain_http": 2,
+    "auto_approve": "",
+    "approve_anybody": [],
+    "ask_challenges": {},
+    "terms_of_service": "ftp://x",
+    "website": "javascript:alert(1)",
+}
+
+
+def test_there_is_a_mistake_for_every_setting() -> None:
+    assert WRONG.keys() == READERS.keys()
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_mistake_in_the_file_is_told_by_its_key(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "privet.toml"
+    wrong = WRONG[name]
+    toml = {True: "true"}.get(wrong) if isinstance(wrong, bool) else "{}" if wrong == {} else repr(wrong)
+    file.write_text(f"{option_name(name)} = {toml}\n")
+    (sentence,) = mistakes(config=str(file))
+    assert sentence.startswith(f"{option_name(name)} in {file} ha")
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (None, "cannot be read: No such file or directory"),
+        (b"port = ", "is not TOML: Invalid value"),
+        (b"\xff", "is not TOML: 'utf-8' codec can't decode"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, content: bytes | None, sentence: str) -> None:
+    file = tmp_path / "privet.toml"
+    if content is not None:
+        file.write_bytes(content)
+    (told,) = mistakes(config=str(file))
+    assert told.startswith(f"the configuration file {file} {sentence}")
+
+
+def test_in_the_file_hyphens_and_underscores_are_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "privet.toml"
+    file.write_text('external_url = "https://ca.internal"\nuds-mode = "600"')
+    found = settings(config=str(file))
+    assert (found.external_url, found.uds_mode) == ("https://ca.internal", 0o600)
+
+
+def test_kubernetes_may_have_a_service_of_our_name() -> None:
+    """It tells every container: PRIVET_PORT=tcp://…, which is no port of ours."""
+    read = read_settings({}, {"PRIVET_PORT": "tcp://10.0.0.1:8555", "PRIVET_SERVICE_HOST": "10.0.0.1"})
+    assert read == Read(Settings(), (), frozenset(), ())
+
+
+def test_a_variable_that_looks_like_ours_is_worth_a_warning() -> None:
+    read = read_settings({}, {"PRIVET_AUTO_APROVE": "1", "OTHER": "1"})
+    assert read.settings == Settings()
+    assert read.warnings == ("the variable PRIVET_AUTO_APROVE is no setting; did you mean PRIVET_AUTO_APPROVE?",)
+
+
+def test_every_setting_has_a_reader_and_a_variable() -> None:
+    assert list(READERS) == list(Settings.__slots__)
+    assert len({variable_name(name) for name in READERS}) == len(READERS)
+
+
+@pytest.mark.parametrize(
+    ("text", "duration"),
+    [
+        ("90m", timedelta(minutes=90)),
+        ("24h", timedelta(hours=24)),
+        ("7d", timedelta(days=7)),
+        ("1d12h", timedelta(hours=36)),
+        ("1.5h", timedelta(minutes=90)),
+        ("2w", timedelta(days=14)),
+        ("6s", timedelta(seconds=6)),
+    ],
+)
+def test_durations(text: str, duration: timedelta) -> None:
+    assert read_duration(text) == duration
+
+
+def outcome(read: Reader, text: str) -> object:
+    """What a text is read as, or what is said about it; any other exception breaks the law."""
+    try:
+        return read(text)
+    except ValueError as error:
+        return str(error)
+
+
+@given(st.text() | st.from_regex(r"[0-9.]{1,400}[smhdw]"))
+def test_any_text_is_a_duration_or_a_mistake(text: str) -> None:
+    found = outcome(read_duration, text)
+    if isinstance(found, timedelta):
+        assert timedelta(seconds=1) <= found <= timedelta(days=36500)
+    else:
+        assert str(found).startswith("has to be ")
+
+
+@given(st.text() | st.text().map(lambda text: f"https://{text}"))
+def test_any_text_is_an_address_or_a_mistake(text: str) -> None:
+    found = str(outcome(read_url, text))
+    assert found.startswith("has to be ") or (found == text.rstrip("/") and found.isprintable())
+
+
+def test_an_address_is_that_of_the_responder_and_not_of_its_directory() -> None:
+    assert read_url("https://ca.internal:8555/acme/") == "https://ca.internal:8555/acme"
+    with pytest.raises(ValueError, match="leave /directory out"):
+        read_url("https://ca.internal/acme/directory")
+
+
+@pytest.mark.parametrize(
+    ("text", "mount"), [("", ""), ("/", ""), ("/acme", "/acme"), ("/acme/", "/acme"), ("/a/b", "/a/b")]
+)
+def test_where_it_is_mounted(text: str, mount: str) -> None:
+    assert read_mount(text) == mount
+
+
+@pytest.mark.parametrize("text", ["acme", "//", "/a//b", "/a?b", "/../", "/a/.", "/ä"])
+def test_where_it_cannot_be_mounted(text: str) -> None:
+    with pytest.raises(ValueError, match="begins with a slash"):
+        read_mount(text)
