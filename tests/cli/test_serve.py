@@ -1,0 +1,461 @@
+import asyncio
+import http.client
+import json
+import os
+import re
+import select
+import signal
+import socket
+import ssl
+import stat
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography import x509
+from tests.certificates import openssl_verify
+from tests.cli.command import DATABASE, Person, Serving
+from tests.wire import Wire, jwk_of, new_key, problem_of, sign
+
+STORES = {"sqlite": DATABASE, "file": "file:///store", "memory": "memory:"}
+
+
+def get(serving: Serving, path: str, context: ssl.SSLContext | None = None) -> httpx.Response:
+    with httpx.Client(verify=context or True, trust_env=False) as client:
+        return client.get(serving.base + path)
+
+
+def with_account(serving: Serving, story: Callable[[Wire], Awaitable[None]]) -> None:
+    """Let a client with an account of its own do something."""
+
+    async def run() -> None:
+        async with httpx.AsyncClient(trust_env=False) as http:
+            client = Wire(http, serving.base)
+            assert (await client.register()).status_code == 201
+            await story(client)
+
+    asyncio.run(run())
+
+
+# --- what it says ---
+
+
+def test_it_says_where_it_is_what_it_does_and_what_to_copy(person: Person) -> None:
+    with person.serves("--auto-approve") as serving:
+        said = serving.program.wait_for(r"(?s).*# Caddy.*\n}\n").group()
+        root = person.does("root", "--json").json
+        assert said.index("http://") == said.index(serving.directory), "the first address is the directory"
+        assert f"root SHA-256 {root['fingerprint']}\n" in said
+        assert f"data         {person.folder}/privet.db\n" in said
+        assert "approval     AUTOMATIC: whoever can reach this address gets certificates for any name" in said
+        assert "HTTP believes anybody who answers" in said
+        assert "-k" not in said
+        for client in ("curl -sS ", "certbot certonly --server ", "lego --server "):
+            assert f"\n{client}{serving.directory}" in said
+        assert f"ca {serving.directory}\n" in said
+        assert "REQUESTS_CA_BUNDLE" not in said
+        assert "_root" not in said
+        assert get(serving, "/ca.pem").text == root["root_pem"]
+
+
+def test_over_https_clients_need_the_root(person: Person) -> None:
+    with person.serves("--tls", "--mount", "/acme") as serving:
+        said = serving.program.wait_for(r"(?s).*# Caddy.*\n}\n").group()
+        assert re.fullmatch(r"https://127\.0\.0\.1:\d+/acme/directory", serving.directory)
+        assert f"curl -sS -o privet-root.pem -k {serving.base}/ca.pem\n" in said
+        assert "curl -k believes anybody who answers, so compare the fingerprint" in said
+        assert f"curl -sS --cacert privet-root.pem {serving.directory}\n" in said
+        assert "\nREQUESTS_CA_BUNDLE=privet-root.pem certbot certonly" in said
+        assert "\nLEGO_CA_CERTIFICATES=privet-root.pem lego" in said
+        assert "ca_root privet-root.pem\n" in said
+        assert get(serving, "/directory", serving.trust()).json()["newNonce"] == f"{serving.base}/new-nonce"
+
+
+def test_without_auto_approval_it_says_who_decides_and_how(person: Person) -> None:
+    with person.serves() as serving:
+        store = f"--store sqlite:///{person.folder}/privet.db"
+        assert serving.program.wait_for(
+            rf"approval +by a person: `.*privet pending {store}` shows who waits, "
+            rf"`.*privet approve {store} ID` lets them have it\n"
+        )
+
+
+def test_behind_a_proxy_it_says_the_address_of_the_proxy(person: Person) -> None:
+    for url, mount, directory in (
+        ("https://ca.example:8443", "/acme", "https://ca.example:8443/acme/directory"),
+        ("https://ca.example/pki/", "/acme", "https://ca.example/pki/directory"),
+    ):
+        with person.serves("--port", "0", "--external-url", url, "--mount", mount) as serving:
+            assert serving.directory == directory
+            assert "-k" not in serving.program.wait_for(r"(?s).*# Caddy.*\n}\n").group()
+
+
+def test_logs_are_a_line_for_what_happened_with_its_time(person: Person) -> None:
+    async def story(client: Wire) -> None:
+        await client.issue("web.internal")
+        await client.post("new-order", {"identifiers": []})
+
+    with person.serves("--auto-approve") as serving:
+        with_account(serving, story)
+        said = serving.stop()
+    time = r"\n\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ INFO "
+    assert len(re.findall(time + r"issued [0-9a-f]+ for web\.internal to account \S+ until ", said)) == 1
+    assert len(re.findall(time + r"refused POST '/new-order': ", said)) == 1
+
+
+# --- serving ---
+
+
+@pytest.mark.parametrize("store", STORES)
+def test_certificates_are_issued_and_everything_is_still_there_after_a_restart(tmp_path: Path, store: str) -> None:
+    person = Person(tmp_path, STORES[store])
+    chains: list[bytes] = []
+
+    async def story(client: Wire) -> None:
+        chains.append(await client.issue("web.internal", "10.0.0.7"))
+
+    with person.serves("--auto-approve", "--validity", "90m") as serving:
+        with_account(serving, story)
+        root = get(serving, "/ca.pem").content
+    openssl_verify(chains[0], root, name="web.internal")
+    leaf = x509.load_pem_x509_certificate(chains[0])
+    assert (leaf.not_valid_after_utc - leaf.not_valid_before_utc).total_seconds() == 90 * 60
+    if store != "memory":
+        (listed,) = person.does("list", "--json").json
+        assert listed["serial"] == f"{leaf.serial_number:x}"
+        with person.serves() as again:
+            assert get(again, "/ca.pem").content == root
+
+
+def test_people_who_come_by_find_a_page_and_everything_else_is_a_problem(person: Person) -> None:
+    with person.serves("--mount", "/acme") as serving, httpx.Client(trust_env=False) as http:
+        site = serving.base.removesuffix("/acme")
+        for path in ("/", "/acme", "/acme/"):
+            page = http.get(site + path)
+            assert (page.status_code, page.headers["content-type"]) == (200, "text/plain; charset=utf-8")
+            assert serving.directory in page.text
+            assert http.head(site + path).headers["content-length"] == str(len(page.content))
+        for path in ("/directory", "/acmedirectory", "/acme/nothing"):
+            assert problem_of(http.get(site + path))[0] == 404
+        assert problem_of(http.post(site + "/acme/directory"))[0] == 415
+        assert "server" not in http.get(serving.directory).headers
+
+
+def test_several_workers_serve_one_store(person: Person) -> None:
+    async def story(client: Wire) -> None:
+        chains = await asyncio.gather(*[one(client) for _ in range(8)])
+        assert len(set(chains)) == 8
+
+    async def one(client: Wire) -> bytes:
+        # A connection each, so that they come to different workers.
+        async with httpx.AsyncClient(trust_env=False) as http:
+            return await Wire(http, client.base, client.key, client.kid).issue("web.internal")
+
+    with person.serves("--auto-approve", "--workers", "2") as serving:
+        with_account(serving, story)
+    assert len(person.does("list", "--json").json) == 8
+
+
+def test_a_worker_that_dies_is_replaced(person: Person) -> None:
+    with person.serves("--workers", "2") as serving:
+        assert get(serving, "/directory").status_code == 200
+        children = Path(f"/proc/{serving.program.process.pid}/task/{serving.program.process.pid}/children")
+        before = workers(children)
+        for pid in before:
+            ended = os.pidfd_open(pid)
+            os.kill(pid, signal.SIGKILL)
+            select.select([ended], [], [])
+            os.close(ended)
+        assert get(serving, "/directory").status_code == 200, "the socket waits for a worker"
+        assert not before & workers(children)
+
+
+def workers(children: Path) -> set[int]:
+    """The processes that serve, and not the one that keeps track of them."""
+    pids = set(map(int, children.read_text().split()))
+    return {pid for pid in pids if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()}
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("tls", [[], ["--tls"]], ids=["http", "https"])
+def test_a_request_in_flight_is_finished(person: Person, workers: str, tls: list[str]) -> None:
+    with person.serves("--workers", workers, *tls) as serving:
+        nonce = get(serving, "/new-nonce", serving.trust()).headers["replay-nonce"]
+        key, url = new_key(), f"{serving.base}/new-account"
+        header = {"alg": "ES256", "nonce": nonce, "url": url, "jwk": jwk_of(key)}
+        body = json.dumps(sign(key, header, {"termsOfServiceAgreed": True})).encode()
+
+        request, idle = (socket.create_connection(("127.0.0.1", serving.port)) for _ in range(2))
+        if tls:
+            trust = serving.trust()
+            request, idle = (trust.wrap_socket(each, server_hostname="127.0.0.1") for each in (request, idle))
+        with request, idle:
+            request.sendall(
+                f"POST /new-account HTTP/1.1\r\nHost: x\r\nContent-Type: application/jose+json\r\n"
+                f"Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode()
+            )
+            assert request.recv(1000).startswith(b"HTTP/1.1 100 "), "it is being read"
+            serving.program.process.terminate()
+            assert idle.recv(1) == b"", "those who have asked nothing are let go"
+            refused(serving.port)
+            request.sendall(body)
+            answer = http.client.HTTPResponse(request)
+            answer.begin()
+            assert answer.status == 201
+            assert json.loads(answer.read())["status"] == "valid"
+        assert serving.program.process.wait(30) == 0
+
+
+def refused(port: int) -> None:
+    """Return once nobody listens there any more."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port)).close()
+        except ConnectionRefusedError:
+            return
+    raise AssertionError("it still takes connections")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_ctrl_c_ends_it_as_well(person: Person, workers: str) -> None:
+    with person.serves("--workers", workers) as serving:
+        assert get(serving, "/directory").status_code == 200
+        serving.program.process.send_signal(signal.SIGINT)
+        assert serving.program.process.wait(30) == 0
+    assert not (person.folder / "privet.db-wal").exists(), "the database was closed"
+
+
+# --- a Unix socket ---
+
+
+@pytest.mark.parametrize("options", [[], ["--workers", "2", "--uds-mode", "600", "--mount", "/acme"]])
+def test_it_serves_a_unix_socket_and_removes_it(person: Person, options: list[str]) -> None:
+    path = person.folder / "privet.sock"
+    with person.serves("--uds", "privet.sock", *options) as serving:
+        assert stat.S_IMODE(path.stat().st_mode) == (0o600 if options else 0o660)
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path))) as client:
+            assert client.get(serving.directory).json()["newNonce"] == f"{serving.base}/new-nonce"
+        second = person.tries("serve", "--uds", "privet.sock")
+        assert (second.status, second.sentences) == (
+            1,
+            ["another program listens on the socket privet.sock: stop it, or choose another with --uds"],
+        )
+    assert not path.exists()
+
+
+# --- its own certificate ---
+
+
+def test_its_certificate_is_for_its_names(person: Person) -> None:
+    with person.serves(
+        "--tls", "--host", "localhost", "--external-url", "https://ca.internal:8555", "--tls-name", "other.internal"
+    ) as serving:
+        listening = serving.program.process.pid
+        port = port_of(listening)
+        for name in ("ca.internal", "other.internal", "localhost", "127.0.0.1", "::1"):
+            assert handshake(port, serving.trust(), name)
+        with pytest.raises(ssl.SSLCertVerificationError):
+            handshake(port, serving.trust(), "another.internal")
+        (own,) = person.does("list", "--json").json
+        assert own["names"][0] == "ca.internal"
+
+
+def handshake(port: int, context: ssl.SSLContext, name: str = "127.0.0.1") -> x509.Certificate:
+    with (
+        socket.create_connection(("127.0.0.1", port)) as plain,
+        context.wrap_socket(plain, server_hostname=name) as secure,
+    ):
+        der = secure.getpeercert(binary_form=True)
+        assert der
+        return x509.load_der_x509_certificate(der)
+
+
+def port_of(pid: int) -> int:
+    """Where a process listens."""
+    inodes = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
+            return int(fields[1].split(":")[1], 16)
+    raise AssertionError("it listens nowhere")
+
+
+def test_its_certificate_is_renewed_live_and_by_one_worker_for_all(person: Person) -> None:
+    temporary = person.folder / "tmp"
+    temporary.mkdir()
+    options = ["--tls", "--tls-validity", "6s", "--workers", "2"]
+    with person.serves(*options, env={"TMPDIR": str(temporary)}) as serving:
+        trust = serving.trust()
+        first = handshake(serving.port, trust)
+        held = httpx.Client(verify=trust, trust_env=False)
+        assert held.get(serving.directory).status_code == 200
+        seen: list[int] = []
+        deadline = time.monotonic() + 60
+        # Every handshake on the way is verified, expiry included.
+        while len(seen) < 8 or set(seen[-8:]) == {first.serial_number} or len(set(seen[-8:])) > 1:
+            assert time.monotonic() < deadline
+            seen.append(handshake(serving.port, trust).serial_number)
+        assert held.get(serving.directory).status_code == 200, "who was connected stays connected"
+        held.close()
+        listed = [int(each["serial"], 16) for each in person.does("list", "--json").json]
+        assert listed[:2] == [first.serial_number, seen[-1]], "one worker has renewed it"
+    assert list(temporary.iterdir()) == []
+
+
+# --- a person decides ---
+
+
+@pytest.mark.parametrize("store", ["sqlite", "file"])
+def test_a_person_decides_while_it_runs(tmp_path: Path, store: str) -> None:
+    person = Person(tmp_path, STORES[store])
+
+    async def story(client: Wire) -> None:
+        await client.post(str(client.kid), {"contact": ["mailto:somebody@example.com"]})
+        order, location = await waiting(client, "web.internal")
+        _, other_location = await waiting(client, "mail.internal")
+        found = person.does("pending", "--json").json
+        assert [each["identifier"]["value"] for each in found] == ["web.internal", "mail.internal"]
+        assert [(each["client"], each["contact"]) for each in found] == [
+            ("127.0.0.1", ["mailto:somebody@example.com"])
+        ] * 2
+        good, bad = (each["id"] for each in found)
+        assert re.search(
+            rf"^{good} .* 127\.0\.0\.1 +web\.internal  \(mailto:", person.does("pending").out, re.MULTILINE
+        )
+
+        assert person.does("approve", good).out == f"approved web.internal ({good})\n"
+        assert (await client.post(location)).json()["status"] == "ready"
+        assert (await client.finalize(order)).json()["status"] == "valid"
+
+        (refused,) = person.does("refuse", bad, "--reason", "ask first", "--json").json
+        assert (refused["id"], refused["status"]) == (bad, "invalid")
+        invalid = (await client.post(other_location)).json()
+        assert (invalid["status"], invalid["error"]["detail"]) == ("invalid", "refused by a person: ask first")
+
+        assert person.does("pending", "--json").json == []
+        late = person.tries("approve", good, "nobody")
+        assert late.status == 1
+        assert late.sentences == [
+            f"authorization {good} for web.internal is valid, it no longer waits: `privet pending` shows what waits",
+            "there is no authorization nobody: `privet pending` shows what waits",
+        ]
+        assert person.tries("refuse", bad).status == 1
+
+    with person.serves() as serving:
+        with_account(serving, story)
+
+
+async def waiting(client: Wire, name: str) -> tuple[dict[str, object], str]:
+    """An order that waits, with its challenge answered."""
+    response = await client.order(name)
+    order = response.json()
+    (authorization,) = [(await client.post(url)).json() for url in order["authorizations"]]
+    answered = await client.post(authorization["challenges"][0]["url"], {})
+    assert answered.json()["status"] == "processing"
+    assert (await client.post(response.headers["location"])).json()["status"] == "pending"
+    return order, response.headers["location"]
+
+
+def test_challenges_are_asked_when_that_is_wanted(person: Person) -> None:
+    async def story(client: Wire) -> None:
+        order = (await client.order("web.internal")).json()
+        assert order["status"] == "pending"
+
+    with person.serves("--auto-approve", "--ask-challenges") as serving:
+        with_account(serving, story)
+
+
+def test_terms_and_website_are_in_the_directory(person: Person) -> None:
+    links = {"PRIVET_TERMS_OF_SERVICE": "https://ca.internal/terms", "PRIVET_WEBSITE": "https://ca.internal"}
+    with person.serves(env=links) as serving:
+        meta = get(serving, "/directory").json()["meta"]
+        assert (meta["termsOfService"], meta["website"]) == tuple(links.values())
+
+
+def test_a_trusted_proxy_says_who_asks(person: Person) -> None:
+    async def story(client: Wire) -> None:
+        client.http.headers["x-forwarded-for"] = "10.9.8.7"
+        await waiting(client, "web.internal")
+
+    with person.serves("--trusted-proxy", "127.0.0.1") as serving:
+        with_account(serving, story)
+        assert [each["client"] for each in person.does("pending", "--json").json] == ["10.9.8.7"]
+
+
+# --- what it refuses ---
+
+PUBLIC = {
+    "auto-approve": "--auto-approve on {0} gives certificates for any name to anybody who can reach it: listen on a "
+    "private address with --host, or insist with --approve-anybody",
+    "http": "HTTP on {0} can be changed on its way: serve HTTPS with --tls, say which https address a proxy in front "
+    "has with --external-url, or insist with --plain-http",
+    "url": "{0} is no address that clients could use: say the one they do, such as --external-url {1}://ca.internal:8555",
+}
+
+
+@pytest.mark.parametrize(
+    ("options", "sentences"),
+    [
+        (["--host", "0.0.0.0", "--auto-approve"], ["auto-approve", "http", "url"]),
+        (["--host", "::", "--auto-approve", "--tls"], ["auto-approve", "url"]),
+        (["--host", "8.8.8.8", "--auto-approve"], ["auto-approve", "http"]),
+        (["--host", "0.0.0.0", "--external-url", "https://ca.internal", "--auto-approve"], ["auto-approve"]),
+        (["--host", "0.0.0.0", "--external-url", "http://ca.internal"], ["http"]),
+        (["--host", "0.0.0.0", "--plain-http", "--auto-approve", "--approve-anybody"], ["url"]),
+    ],
+)
+def test_what_anybody_could_reach_has_to_be_insisted_on(
+    person: Person, options: list[str], sentences: list[str]
+) -> None:
+    refused = person.tries("serve", *options)
+    scheme = "https" if "--tls" in options else "http"
+    assert refused.sentences == [PUBLIC[name].format(options[1], scheme) for name in sentences]
+    assert refused.status == 2
+    assert list(person.folder.iterdir()) == [], "nothing was made"
+
+
+def test_who_insists_gets_it(person: Person) -> None:
+    options = ("--host", "0.0.0.0", "--auto-approve", "--approve-anybody", "--plain-http")
+    with person.serves(*options, "--external-url", "http://ca.internal:8555") as serving:
+        assert httpx.get(f"http://127.0.0.1:{port_of(serving.program.process.pid)}/directory").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--ask-challenges", "--ask-challenges is about --auto-approve: without it challenges are asked anyway"),
+        ("--store memory: --workers 2", "--store memory: is for one process, and --workers makes more"),
+        ("--uds x --tls", "--tls has no use on a Unix socket: the web server in front of it does TLS"),
+        ("--host nobody.invalid", "--host nobody.invalid is neither an address nor a name that can be resolved: "),
+        ("--tls --external-url https://my_ca", "HTTPS needs a certificate for the name in --external-url or --host: "),
+        ("--port 70000", "--port has to be a number from 0 to 65535, not '70000'"),
+        ("--config nowhere", "the configuration file nowhere cannot be read: No such file or directory"),
+    ],
+)
+def test_what_contradicts_itself_is_told(person: Person, options: str, sentence: str) -> None:
+    refused = person.tries("serve", *options.split())
+    (told,) = refused.sentences
+    assert told.startswith(sentence)
+    assert refused.status == 2
+    assert list(person.folder.iterdir()) == [], "nothing was made"
+
+
+def test_a_port_that_is_taken_is_told_and_nothing_is_made(person: Person) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        refused = person.tries("serve", "--port", str(port))
+    assert (refused.status, refused.sentences) == (
+        1,
+        [f"127.0.0.1 port {port} is in use by another program: stop it, or choose another with --port"],
+    )
+    assert list(person.folder.iterdir()) == []
+
+
+def test_settings_come_from_a_file_and_a_strange_variable_is_worth_a_word(person: Person) -> None:
+    (person.folder / "privet.toml").write_text('port = 0\nmount = "/pki"\nauto-approve = true\n')
+    with person.serves("--port", "0", "--config", "privet.toml", env={"PRIVET_MUONT": "/x"}) as serving:
+        assert serving.base.endswith("/pki")
+        assert "privet: the variable PRIVET_MUONT is no setting; did you mean PRIVET_MOUNT?" in serving.program.output
