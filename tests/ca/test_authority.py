@@ -171,9 +171,9 @@ def test_a_damaged_authority_is_an_error_and_never_replaced(file: str) -> None:
     record = store.get("ca", "root")
     assert record is not None
     for files in ({**record.files, file: b"damaged"}, {k: v for k, v in record.files.items() if k != file}):
-        damaged = replace(record, files=files)
+        damaged = record._replace(files=files)
         broken = MemoryStore()
-        broken.commit(replace(damaged, version=0))
+        broken.commit(damaged._replace(version=0))
         with pytest.raises(AuthorityError, match="cannot be used"):
             CertificateAuthority(broken).init()
         kept = broken.get("ca", "root")
@@ -188,7 +188,7 @@ def test_a_certificate_beside_another_roots_key_is_noticed() -> None:
     mine, theirs = store.get("ca", "root"), other.get("ca", "root")
     assert mine is not None
     assert theirs is not None
-    store.commit(replace(mine, files={**mine.files, "key.pem": theirs.files["key.pem"]}))
+    store.commit(mine._replace(files={**mine.files, "key.pem": theirs.files["key.pem"]}))
     with pytest.raises(AuthorityError, match="does not belong"):
         CertificateAuthority(store).init()
 

@@ -6,7 +6,6 @@ records or none, and only if nobody has changed them since they were read.
 
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
 from typing import NamedTuple, Protocol
@@ -22,8 +21,7 @@ class StoreError(Exception):
     """The store cannot do what was asked: a full disk, a damaged file, a schema from a newer privet."""
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """One thing kept, at the version at which it was read (0: it must not exist yet).
 
     `unique` names belong to one record of a kind at a time; `index` names are shared. `find` looks at both.
@@ -36,9 +34,13 @@ class Record:
     body: bytes = b""
     version: int = 0
     unique: tuple[str, ...] = ()
-    index: tuple[str, ...] = ()
+    index: tuple[str, ...] = ()  # type: ignore[assignment] # what a tuple's index() does is not missed here
     expires: datetime | None = None
-    files: Mapping[str, bytes] = field(default_factory=lambda: NO_FILES, repr=False)
+    files: Mapping[str, bytes] = NO_FILES
+
+    def __repr__(self) -> str:
+        # Body and files stay out of logs and tracebacks: there are keys in some of them.
+        return f"<Record {self.kind} {self.id} at version {self.version}>"
 
 
 class Batch(NamedTuple):

@@ -15,7 +15,6 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from threading import RLock
@@ -217,7 +216,7 @@ class FileStore(Together):
             return record
         folder = self._link(key) if key in self._adopted else self._home(key) / str(record.version)
         files = {name: (folder / _safe(name)).read_bytes() for name in record.files}
-        return replace(record, body=files.pop(_BODY, b""), files=MappingProxyType(files))
+        return record._replace(body=files.pop(_BODY, b""), files=MappingProxyType(files))
 
     def _write_files(self, record: Record) -> Record:
         """Write the folder of a version that nothing refers to yet; return the record as the picture has it."""
@@ -238,7 +237,7 @@ class FileStore(Together):
                 file.flush()
                 os.fsync(file.fileno())
         sync_folder(folder)
-        return replace(record, body=b"", files=dict.fromkeys(files, b""))
+        return record._replace(body=b"", files=dict.fromkeys(files, b""))
 
     def _point(self, key: Key, version: str) -> None:
         """Make the link of a record lead to a version, in one step. A folder that stands in its place stays."""

@@ -6,7 +6,6 @@ It keeps the laws of `Store` like any other, and `FileStore` uses it as the pict
 import heapq
 from bisect import bisect_right, insort
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from threading import Lock
 from types import MappingProxyType
@@ -127,4 +126,4 @@ def _names(record: Record) -> set[str | None]:
 def _advanced(record: Record) -> Record:
     files = MappingProxyType(dict(record.files)) if record.files else NO_FILES
     expires = record.expires and record.expires.astimezone(UTC)
-    return replace(record, version=record.version + 1, files=files, expires=expires)
+    return record._replace(version=record.version + 1, files=files, expires=expires)

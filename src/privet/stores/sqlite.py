@@ -6,8 +6,7 @@ The law of this module: what `commit` returned from is in the database, whole, a
 import json
 import os
 import sqlite3
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
@@ -47,10 +46,9 @@ _NAMED = """WHERE kind = ?1 AND id IN (
     ) ORDER BY id LIMIT ?4"""
 _FIND_NAMED = _SELECT + _NAMED
 _INSERT = "INSERT INTO record (body, expires, files, kind, id, version, names) VALUES (?, ?, ?, ?, ?, ? + 1, ?)"
-_UPDATE = """UPDATE record SET body = ?, expires = ?, files = ?, version = version + 1
-    WHERE kind = ? AND id = ? AND version = ? AND names IS ?"""
-_VERSION = "SELECT version FROM record WHERE kind = ? AND id = ?"
-_RENAME = "UPDATE record SET names = ? WHERE kind = ? AND id = ?"
+_UPDATE = """UPDATE record SET body = ?1, expires = ?2, files = ?3, version = ?6 + 1, names = ?7
+    WHERE kind = ?4 AND id = ?5"""
+_VERSION = "SELECT version, names FROM record WHERE kind = ? AND id = ?"
 _NAME = (
     "INSERT INTO unique_name (kind, id, name) VALUES (?, ?, ?)",
     "INSERT INTO index_name (kind, id, name) VALUES (?, ?, ?)",
@@ -152,9 +150,8 @@ class SQLiteStore(Together):
         try:
             with self._turn:
                 try:
-                    self._in_transaction(lambda: self._store(batches), durable=durable)
-                    return [None] * len(batches)
-                except (Conflict, UnicodeEncodeError):
+                    return self._in_transaction(lambda: self._store(batches), durable=durable)
+                except (sqlite3.IntegrityError, UnicodeEncodeError):
                     return self._in_transaction(
                         lambda: [self._store_alone(batch) for batch in batches], durable=durable
                     )
@@ -176,52 +173,59 @@ class SQLiteStore(Together):
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
 
-    def _store(self, batches: list[Batch]) -> None:
-        """Store all batches at once; raise `Conflict` if that cannot be done."""
-        new: list[tuple[Any, ...]] = []
-        changed: list[tuple[Any, ...]] = []
+    def _store(self, batches: Sequence[Batch]) -> list[Outcome]:
+        """Store all batches that nothing stands against, with a few statements for all of them.
+
+        Raises `sqlite3.IntegrityError` if an id or a unique name is taken, which does not say by whose batch.
+        """
+        outcomes: list[Outcome] = []
+        new: list[Record] = []
+        changed: list[Record] = []
+        renamed: list[tuple[Record, Record]] = []
+        written: set[tuple[str, str]] = set()
         for batch in batches:
-            for record in batch.records:
-                (changed if record.version else new).append(_to_row(record))
-        try:
-            if changed and self._connection.executemany(_UPDATE, changed).rowcount != len(changed):
-                raise Conflict("a record has changed since it was read, or is about to change its names")
-            if new:
-                self._connection.executemany(_INSERT, new)
-                self._name(_NAME, [record for batch in batches for record in batch.records if record.version == 0])
-        except sqlite3.IntegrityError as error:
-            raise Conflict(f"there is such a record already: {error}") from None
-        for batch in batches:  # last, so that no batch rests on what another one changes
-            for record in batch.unchanged:
-                version = self._connection.execute(_VERSION, (record.kind, record.id)).fetchone()
-                if record.version != (version[0] if version else 0):
-                    raise Conflict(f"{record.kind} {record.id} has changed since it was read")
+            old = [record for record in batch.records if record.version]
+            try:
+                names = [self._check(record, written) for record in old]
+                for record in batch.unchanged:
+                    self._check(record, written)
+            except Conflict as conflict:
+                outcomes.append(conflict)
+                continue
+            outcomes.append(None)
+            written.update([(record.kind, record.id) for record in batch.records])
+            new += [record for record in batch.records if not record.version]
+            changed += old
+            for record, (unique, index) in zip(old, names, strict=True):
+                if (unique, index) != (record.unique, record.index):
+                    renamed.append((record._replace(unique=unique, index=index), record))
+        # A unique name may pass from one record to another, so old names go before new ones come.
+        self._name(_UNNAME, [before for before, _ in renamed])
+        self._name(_NAME, [after for _, after in renamed] + new)
+        if changed:
+            self._connection.executemany(_UPDATE, map(_to_row, changed))
+        if new:
+            self._connection.executemany(_INSERT, map(_to_row, new))
+        return outcomes
 
     def _store_alone(self, batch: Batch) -> Outcome:
-        """Store one batch, its new names for old records too, or leave the transaction as it was."""
-        connection = self._connection
-        connection.execute("SAVEPOINT batch")
+        """Store one batch, or leave the transaction as it was."""
+        self._connection.execute("SAVEPOINT batch")
         try:
-            renamed = []
-            for record in batch.records:
-                row = connection.execute(_GET, (record.kind, record.id)).fetchone()
-                old = _from_row(row) if row else replace(record, version=0)
-                if old.version != record.version:
-                    raise Conflict(f"{record.kind} {record.id} has changed since it was read")
-                if (old.unique, old.index) != (record.unique, record.index):
-                    renamed.append((old, record))
-            # A unique name may pass from one record of a batch to another, in whatever order they come.
-            self._name(_UNNAME, [old for old, _ in renamed])
-            self._name(_NAME, [new for _, new in renamed])
-            names = [(_to_names(new.unique, new.index), new.kind, new.id) for _, new in renamed]
-            connection.executemany(_RENAME, names)
-            self._store([batch])
-        except (Conflict, sqlite3.IntegrityError, UnicodeEncodeError) as error:
-            connection.execute("ROLLBACK TO batch")
+            (outcome,) = self._store([batch])
+            return outcome
+        except (sqlite3.IntegrityError, UnicodeEncodeError) as error:
+            self._connection.execute("ROLLBACK TO batch")
             return self._failure(error) if isinstance(error, UnicodeEncodeError) else Conflict(str(error))
         finally:
-            connection.execute("RELEASE batch")
-        return None
+            self._connection.execute("RELEASE batch")
+
+    def _check(self, record: Record, written: set[tuple[str, str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The names a record has now; raise `Conflict` if it is not at the version that was read any more."""
+        version, names = self._connection.execute(_VERSION, (record.kind, record.id)).fetchone() or (0, None)
+        if version != record.version or (record.kind, record.id) in written:
+            raise Conflict(f"{record.kind} {record.id} has changed since it was read")
+        return _from_names(names)
 
     def _name(self, statements: tuple[str, str], records: list[Record]) -> None:
         """Add or remove the names of records: unique ones by the first statement, shared ones by the second."""
