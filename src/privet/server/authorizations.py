@@ -136,7 +136,7 @@ async def _validate(server: Server, found: Authorization, answered: Challenge) -
     if task is None:
         task = asyncio.create_task(_judge(server, found, answered))
         server.validating[name] = task
-        task.add_done_callback(lambda _: server.validating.pop(name, None))
+        task.add_done_callback(lambda task: _done(server, name, task))
     await asyncio.wait({task}, timeout=server.limits.patience.total_seconds())
     if task.done():
         return task.result()
@@ -146,6 +146,13 @@ async def _validate(server: Server, found: Authorization, answered: Challenge) -
     with contextlib.suppress(Conflict):  # the judgement came in between, or a person's
         await server.commit(found.with_challenge(answered.answer(answered.thumbprint, lease)))
     return await _reload(server, found)
+
+
+def _done(server: Server, name: tuple[str, ChallengeType], task: asyncio.Task[Authorization]) -> None:
+    del server.validating[name]
+    if not task.cancelled() and (error := task.exception()):
+        # Perhaps nobody waits for it any more. The lease lapses, and whoever asks then takes it up.
+        log.error("what became of %s for authorization %s could not be written down", name[1], name[0], exc_info=error)
 
 
 async def _judge(server: Server, found: Authorization, answered: Challenge) -> Authorization:

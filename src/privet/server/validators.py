@@ -61,6 +61,11 @@ async def judge(
             found = await validator.validate(name, identifier.type.value, challenge.token, proof)
     except Problem as problem:
         return problem
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise  # it is we who are to stop
+        return Problem(ProblemType.SERVER_INTERNAL, f"{challenge.type} for {name} could not be validated")
     except TimeoutError:
         return Problem(ProblemType.CONNECTION, f"{challenge.type} for {name} took longer than {within.seconds} s")
     except Exception:
