@@ -73,11 +73,24 @@ class Scene:
         self.store = MemoryStore()
         self.ca = CertificateAuthority(self.store, now=self.clock)
         self.ca.init()
-        self.responder = ACMEResponder(self.ca, now=self.clock, external_url=BASE, **arguments)
+        self.arguments = arguments
         self.runner = asyncio.Runner()
+        self.start()
+
+    def start(self) -> None:
+        self.responder = ACMEResponder(self.ca, now=self.clock, external_url=BASE, **self.arguments)
 
     def close(self) -> None:
         self.runner.close()
+
+    def rest(self) -> None:
+        """Wait until nothing goes on behind the replies."""
+        self.runner.run(_behind())
+
+    def restart(self) -> None:
+        """Kill the process, whatever it was at, and start another on the same store."""
+        self.runner.run(_behind(kill=True))
+        self.start()
 
     def __enter__(self) -> Self:
         return self
@@ -100,6 +113,17 @@ class Scene:
         answer = self.runner.run(self._ask(method, path, body, headers, query, root_path))
         check(method, path, answer)
         return answer
+
+    def ask_together(self, path: str, bodies: Sequence[bytes]) -> list[Answer]:
+        """Several POSTs to the same resource at the same time."""
+
+        async def all_of_them() -> list[Answer]:
+            return await asyncio.gather(*[self._ask("POST", path, body, [JOSE_JSON], b"", "") for body in bodies])
+
+        answers = self.runner.run(all_of_them())
+        for answer in answers:
+            check("POST", path, answer)
+        return answers
 
     async def _ask(
         self, method: str, path: str, body: bytes | Iterable[bytes], headers: Headers, query: bytes, root_path: str
@@ -150,6 +174,15 @@ class Scene:
         assert Player(self).register().status == 201
 
 
+async def _behind(*, kill: bool = False) -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    if kill:
+        for task in tasks:
+            task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=30)
+
+
 def check(method: str, path: str, answer: Answer) -> None:
     """What holds of every answer to anything."""
     shown = f"{method} {path!a} gave {answer}"
@@ -180,8 +213,8 @@ def check(method: str, path: str, answer: Answer) -> None:
 class Player:
     """Somebody with a key, and once registered with an account."""
 
-    scene: Scene
-    key: PrivateKey = field(default_factory=new_key)
+    scene: Scene = field(repr=False)
+    key: PrivateKey = field(default_factory=new_key, repr=False)
     kid: str | None = None
 
     def header(self, url: str, **changes: object) -> dict[str, object]:
@@ -189,12 +222,14 @@ class Player:
         header = {"alg": algorithm_of(self.key), "nonce": self.scene.nonce(), "url": url, **named} | changes
         return {name: value for name, value in header.items() if value is not None}
 
+    def signed(self, url: str, payload: object = None, **changes: object) -> bytes:
+        """The body of a good request; `changes` are to its protected header."""
+        return json.dumps(sign(self.key, self.header(url, **changes), payload)).encode()
+
     def post(self, path: str, payload: object = None, headers: Headers = (JOSE_JSON,), **changes: object) -> Answer:
-        """A signed request; `changes` are to its protected header."""
         path, _, query = path.removeprefix(BASE).partition("?")
         url = f"{BASE}{path}?{query}" if query else BASE + path
-        body = json.dumps(sign(self.key, self.header(url, **changes), payload)).encode()
-        return self.scene.ask("POST", path, body, headers, query.encode())
+        return self.scene.ask("POST", path, self.signed(url, payload, **changes), headers, query.encode())
 
     def register(self, **payload: object) -> Answer:
         self.kid = None
