@@ -47,12 +47,16 @@ def test_pages_are_served_renewed_and_revoked(
 ) -> None:
     host = f"host-{uuid4().hex[:12]}.internal"
     names = [host, f"www.{host}", "127.0.0.1"]
+    if "--ask-challenges" not in server.options:
+        # Caddy proves a wildcard only with a plug-in for somebody's DNS, but here nothing has to be proved.
+        names.append(f"*.wild-{host}")
 
     caddy.start(names, key_type)
     first = {name: caddy.issued(name) for name in names}
     for name in names:
         first[name].check(root, [name], key_type)
-        assert f"a page for {name}" in fetch(caddy.port, name, root)
+        page = name.replace("*", "any")
+        assert f"a page for {page}" in fetch(caddy.port, page, root)
     account = caddy.accounts()
     assert len(account) == 1
 
