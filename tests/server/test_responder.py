@@ -392,7 +392,15 @@ async def test_two_mounts_of_one_responder_are_two_addresses_of_it() -> None:
     app = Starlette(routes=[Mount("/one", app=responder), Mount("/two", app=responder)])
     async with browser(app) as http:
         await issue_at(http, f"{BASE}/one")
-        await issue_at(http, f"{BASE}/two")
+        # State keyed by URL: another address of the same server didn't know the order. Ids are kept here, not URLs.
+        wire = Wire(http, f"{BASE}/one")
+        await wire.register()
+        order = await wire.order("a.internal")
+        assert wire.kid
+        there = Wire(http, f"{BASE}/two", wire.key, wire.kid.replace("/one/", "/two/"))
+        look = await there.post(order.headers["location"].replace("/one/", "/two/"))
+        assert (await there.finalize(look.json())).json()["status"] == "valid"
+        assert (await wire.post(order.headers["location"])).json()["status"] == "valid"
 
 
 async def test_its_address_is_what_it_was_told_whatever_the_host_header_says() -> None:
