@@ -29,8 +29,10 @@ def pending(
 ) -> None:
     """List the requests that wait for somebody to decide, oldest first: who asks, from where, for which name.
 
+    ```
     privet pending
     privet approve ID
+    ```
     """
     settings = read_settings(context.params, os.environ).checked()
     with open_settings_store(settings.store, existing=True) as opened:
@@ -60,7 +62,9 @@ def approve(
 ) -> None:
     """Let those who wait have what they asked for. The client that waits learns of it when it next asks.
 
+    ```
     privet approve 01a2012bcc0f8dd26c835d41f3382ada54ff6e03
+    ```
     """
     _decide(read_settings(context.params, os.environ).checked(), ids, json, approval.approve, "approved")
 
@@ -75,7 +79,9 @@ def refuse(
 ) -> None:
     """Refuse those who wait, and with each its order.
 
+    ```
     privet refuse 01a2012bcc0f8dd26c835d41f3382ada54ff6e03 --reason "ask the network team first"
+    ```
     """
 
     async def refuse_one(store: AsyncStore, id: str, now: datetime) -> Authorization:

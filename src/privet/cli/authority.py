@@ -19,7 +19,7 @@ def init(
     cn: options.CN = None,
     ca_validity: options.CAValidity = None,
     key_type: Annotated[
-        KeyType, typer.Option(case_sensitive=False, help="The kind of the authority's key.")
+        KeyType, typer.Option(case_sensitive=False, metavar="KIND", help=f"The kind of its key: {', '.join(KeyType)}.")
     ] = KeyType.P256,
     name: options.Name = None,
     key_password_file: options.KeyPasswordFile = None,
@@ -32,7 +32,9 @@ def init(
     `privet serve` does this by itself when it is started for the first time. Do it here to choose the kind of key,
     or to issue certificates without a server:
 
-        privet init --cn "Example Internal CA" --key-type P-384
+    ```
+    privet init --cn "Example Internal CA" --key-type P-384
+    ```
     """
     settings = read_settings(context.params, os.environ).checked()
     with open_settings_store(settings.store) as store_:
@@ -61,7 +63,9 @@ def import_ca(
 ) -> None:
     """Take over a CA that exists already. Nothing is overwritten: an authority of this name must not be there yet.
 
+    ```
     privet import-ca ca.crt ca.key --password-file password.txt
+    ```
     """
     settings = read_settings(context.params, os.environ).checked()
     pems = _read(certificate), _read(key)
@@ -85,7 +89,9 @@ def root(
 ) -> None:
     """Print the root certificate, which is what everybody has to trust.
 
+    ```
     privet root > privet-root.pem
+    ```
     """
     settings = read_settings(context.params, os.environ).checked()
     with reading(settings) as (ca, chain_pem):

@@ -59,7 +59,10 @@ def issue(
     ] = None,
     client: Annotated[bool, typer.Option("--client", help="For use by clients alone.")] = False,
     wildcard: Annotated[bool, typer.Option("--wildcard", help="Allow names such as *.internal.")] = False,
-    key_type: Annotated[KeyType, typer.Option(case_sensitive=False, help="The kind of key to make.")] = KeyType.P256,
+    key_type: Annotated[
+        KeyType,
+        typer.Option(case_sensitive=False, metavar="KIND", help=f"The kind of key to make: {', '.join(KeyType)}."),
+    ] = KeyType.P256,
     validity: options.Validity = None,
     name: options.Name = None,
     key_password_file: options.KeyPasswordFile = None,
@@ -69,7 +72,9 @@ def issue(
 ) -> None:
     """Issue a certificate, and make its key, without ACME. Works beside a running server.
 
+    ```
     privet issue web.internal 10.0.0.7 --out /etc/web/tls --validity 7d
+    ```
     """
     settings = read_settings(context.params, os.environ).checked(*_mistakes(names or [], csr, wildcard))
     request = _read(csr) if csr else None
@@ -114,7 +119,9 @@ def list_(
 
     A certificate stays on record for a week after its end.
 
-        privet list --status valid
+    ```
+    privet list --status valid
+    ```
     """
     settings = read_settings(context.params, os.environ).checked()
     now = datetime.now(UTC)
@@ -141,7 +148,9 @@ def show(
 ) -> None:
     """Show one certificate: what is on record about it, and itself with what leads to the root, in PEM.
 
+    ```
     privet show web.internal
+    ```
     """
     settings = read_settings(context.params, os.environ).checked()
     now = datetime.now(UTC)
@@ -173,7 +182,9 @@ def revoke(
 ) -> None:
     """Revoke certificates. It cannot be undone.
 
+    ```
     privet revoke 497f76095e7097b0f12fd348569e305d --reason keyCompromise
+    ```
     """
     read = read_settings(context.params, os.environ)
     mistakes = [

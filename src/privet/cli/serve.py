@@ -152,15 +152,21 @@ def serve(
 
     Try it on this machine, over HTTP:
 
-        privet serve --auto-approve
+    ```
+    privet serve --auto-approve
+    ```
 
     For a private network, over HTTPS, under a name that clients know:
 
-        privet serve --host 10.0.0.5 --tls --external-url https://ca.internal:8555 --auto-approve
+    ```
+    privet serve --host 10.0.0.5 --tls --external-url https://ca.internal:8555 --auto-approve
+    ```
 
     In a container, or behind a proxy that does TLS:
 
-        privet serve --host 0.0.0.0 --external-url https://ca.internal
+    ```
+    privet serve --host 0.0.0.0 --external-url https://ca.internal
+    ```
 
     Every option is also an environment variable (--external-url: PRIVET_EXTERNAL_URL) and a key in the file that
     --config names (external-url). An option counts more than a variable, and a variable more than the file.
