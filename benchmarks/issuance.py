@@ -3,8 +3,9 @@
     .venv/bin/python -m benchmarks.issuance
     .venv/bin/python -m benchmarks.issuance --stores sqlite --long-way --clients 16 --accounts one
 
-A store named by its URL is kept, so that a second run shows what a full one costs. The long way is six signed requests (newOrder, authorization, challenge, order, finalize, certificate), the short way
-three: the order is born ready. The law of this program: every error is counted, and makes it end with status 1.
+The long way is six signed requests (newOrder, authorization, challenge, order, finalize, certificate), the short way
+three: the order is born ready. A store named by its URL is kept, so the next run shows what it costs once it is full.
+The law of this program: every error is counted, and makes it end with status 1.
 """
 
 import argparse
@@ -157,9 +158,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.issuance", description=__doc__.partition("\n")[0])
     parser.add_argument("--clients", type=int, default=8, help="clients at once, each with a connection (8)")
     parser.add_argument("--certificates", type=int, default=2000, help="certificates for each row of the table (2000)")
-    parser.add_argument(
-        "--stores", default="memory,file,sqlite", help="which, with commas between; a store's URL continues it"
-    )
+    parser.add_argument("--stores", default="memory,file,sqlite", help="with commas between; or a URL (all three)")
     parser.add_argument(
         "--accounts", choices=("one", "each"), default="each", help="one shared, or one for each client"
     )
