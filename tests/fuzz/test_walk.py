@@ -323,7 +323,22 @@ class Walk(RuleBasedStateMachine):
         status = self.notice_order(ordered, answer.document)
         if self.scene.clock() >= ordered.expires:
             assert status in ("invalid", "valid", "processing")
+        else:
+            self.compare(status, self.authorizations(ordered))
         return status
+
+    def authorizations(self, ordered: Ordered) -> set[str]:
+        documents = [self.look_at_authorization(ordered.owner, url) for url in ordered.authorizations]
+        return {document["status"] if document else "gone" for document in documents}
+
+    def compare(self, status: str, authorizations: set[str]) -> None:
+        """§7.1.6: what the authorizations make of an order that has not expired."""
+        if self.mode == "asks a slow oracle" or status in ("processing", "valid"):
+            return  # things go on while we look, or nothing depends on them any more
+        if authorizations == {"valid"}:
+            assert status == "ready"
+        else:
+            assert status == ("pending" if authorizations <= {"valid", "pending"} else "invalid")
 
     def look_at_authorization(self, player: Player, url: str) -> dict[str, Any] | None:
         record = self.scene.store.get(Kind.AUTHORIZATION, id_of(url))

@@ -1,4 +1,4 @@
-"""Processes that die: this one forks a child for every line it is given, and says what the child was told before it died.
+"""Processes that die: this one forks a child for every line it is given, and says what it was told before it died.
 
 A child is a responder with a client inside. Its store counts commits, and kills the process before or after one of
 them, as the kernel would (lesson 19).
