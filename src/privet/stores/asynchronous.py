@@ -1,36 +1,40 @@
 """A store for callers on an event loop: the same four verbs, awaited, and the loop never waits for a disk.
 
-What is asked during one turn of the loop goes to a single worker thread together: reads are answered first, then
-everything that commits does so in one group. Its law: an answer reaches only the loop that asked.
+What is asked during one turn of a loop goes to one worker thread together, with whatever else has come while it was
+busy: reads are answered first, then all commits in one group. Its law: an answer reaches the loop that asked, or
+nobody.
 """
 
 import asyncio
 import contextlib
+import operator
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
+from functools import partial
+from itertools import islice
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from typing import Any, Self
 
-from privet.stores.base import Batch, Outcome, Record, Store
+from privet.stores.base import Batch, Record, Store
 
 
 class AsyncStore:
-    """A `Store` behind awaitables. Works on any event loop, and on several at once; no start-up needed."""
+    """A `Store` behind awaitables. It needs no start, and serves any event loop, several at once if need be."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
-        self._queue: SimpleQueue[_Turn | None] = SimpleQueue()
         self._turns: dict[asyncio.AbstractEventLoop, _Turn] = {}
+        self._queue: SimpleQueue[_Turn | None] = SimpleQueue()
+        self._worker: Thread | None = None
         self._starting = Lock()
-        self._thread: Thread | None = None
         weakref.finalize(self, self._queue.put, None)
 
     def get(self, kind: str, id: str) -> asyncio.Future[Record | None]:
         turn = self._turn()
         future: asyncio.Future[Record | None] = turn.loop.create_future()
-        turn.calls.append((future, self.store.get, (kind, id), {}))
+        turn.gets.append((future, (kind, id)))
         return future
 
     def find(
@@ -38,7 +42,7 @@ class AsyncStore:
     ) -> asyncio.Future[list[Record]]:
         turn = self._turn()
         future: asyncio.Future[list[Record]] = turn.loop.create_future()
-        turn.calls.append((future, self.store.find, (kind, name), {"after": after, "limit": limit}))
+        turn.calls.append((future, (partial(self.store.find, kind, name, after=after, limit=limit),)))
         return future
 
     def commit(self, *records: Record, unchanged: Sequence[Record] = (), durable: bool = True) -> asyncio.Future[None]:
@@ -50,16 +54,16 @@ class AsyncStore:
     def prune(self, now: datetime, *, limit: int = 100) -> asyncio.Future[int]:
         turn = self._turn()
         future: asyncio.Future[int] = turn.loop.create_future()
-        turn.calls.append((future, self.store.prune, (now,), {"limit": limit}))
+        turn.calls.append((future, (partial(self.store.prune, now, limit=limit),)))
         return future
 
     def close(self) -> None:
-        """Wait until everything handed over is done. The store itself belongs to whoever opened it."""
+        """Wait until the worker has done what it was given. The store is for whoever opened it to close."""
         with self._starting:
-            if self._thread is not None:
+            if self._worker is not None:
                 self._queue.put(None)
-                self._thread.join()
-                self._thread = None
+                self._worker.join()
+                self._worker = None
 
     def __enter__(self) -> Self:
         return self
@@ -78,74 +82,79 @@ class AsyncStore:
     def _hand_over(self, turn: "_Turn") -> None:
         del self._turns[turn.loop]
         self._queue.put(turn)
-        if self._thread is None or not self._thread.is_alive():
+        if self._worker is None or not self._worker.is_alive():  # none yet, or we are a fork of where it runs
             with self._starting:
-                if self._thread is None or not self._thread.is_alive():
-                    self._thread = Thread(
-                        target=_work, args=(self.store, self._queue), name="privet-store", daemon=True
-                    )
-                    self._thread.start()
+                if self._worker is None or not self._worker.is_alive():
+                    work = partial(_work, self.store, self._queue)
+                    self._worker = Thread(target=work, name="privet-store", daemon=True)
+                    self._worker.start()
 
 
 class _Turn:
-    """What one loop asked in one turn, and the answers on their way back."""
+    """What was asked during one turn of a loop, and the answers on their way back."""
 
-    __slots__ = ("answers", "calls", "commits", "loop")
+    __slots__ = ("answers", "calls", "commits", "gets", "loop")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self.calls: list[tuple[asyncio.Future[Any], Callable[..., Any], tuple[Any, ...], dict[str, Any]]] = []
+        self.gets: list[tuple[asyncio.Future[Record | None], tuple[str, str]]] = []
+        self.calls: list[tuple[asyncio.Future[Any], tuple[Callable[[], Any]]]] = []
         self.commits: list[tuple[asyncio.Future[None], Batch]] = []
-        self.answers: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+        self.answers: list[tuple[asyncio.Future[Any], Any]] = []
 
     def answer(self) -> None:
-        for future, result, error in self.answers:
-            if future.done():  # its task was cancelled
+        for future, result in self.answers:
+            if future.done():  # cancelled
                 continue
-            if error is None:
-                future.set_result(result)
+            if isinstance(result, Exception):
+                future.set_exception(result)
             else:
-                future.set_exception(error)
+                future.set_result(result)
 
 
 def _work(store: Store, queue: "SimpleQueue[_Turn | None]") -> None:
     while (turn := queue.get()) is not None:
         turns = [turn]
-        try:
+        with contextlib.suppress(Empty):
             while (turn := queue.get_nowait()) is not None:
                 turns.append(turn)
-        except Empty:
-            pass
-        for one in turns:
-            for future, verb, args, options in one.calls:
-                try:
-                    one.answers.append((future, verb(*args, **options), None))
-                except BaseException as error:
-                    one.answers.append((future, None, error))
-        batches = [batch for one in turns for _, batch in one.commits]
-        outcomes = iter(_commit_each(store, batches))
-        for one in turns:
-            one.answers += [(future, None, next(outcomes)) for future, _ in one.commits]
-            with contextlib.suppress(RuntimeError):  # the loop has closed; nobody is waiting any more
-                one.loop.call_soon_threadsafe(one.answer)
+        _serve(store, turns)
         if turn is None:
             return
 
 
-def _commit_each(store: Store, batches: list[Batch]) -> "list[Outcome | BaseException]":
-    if not batches:
-        return []
-    together = getattr(store, "commit_each", None)
-    if together is not None:
-        try:
-            return list(together(batches))
-        except BaseException as error:
-            return [error] * len(batches)
-    outcomes: list[Outcome | BaseException] = []
-    for batch in batches:
-        try:
-            store.commit(*batch.records, unchanged=batch.unchanged, durable=batch.durable)
-            outcomes.append(None)
-        except BaseException as error:
-            outcomes.append(error)
-    return outcomes
+def _serve(store: Store, turns: list[_Turn]) -> None:
+    """Answer what was asked. A store that can get or commit many at once is asked for all of them at once."""
+
+    def commit(records: Sequence[Record], unchanged: Sequence[Record], durable: bool) -> None:
+        store.commit(*records, unchanged=unchanged, durable=durable)
+
+    found = _results(store.get, getattr(store, "get_each", None), [one for turn in turns for one in turn.gets])
+    called = _results(operator.call, None, [one for turn in turns for one in turn.calls])
+    outcomes = _results(commit, getattr(store, "commit_each", None), [one for turn in turns for one in turn.commits])
+    for turn in turns:
+        for asked, answers in ((turn.gets, found), (turn.calls, called), (turn.commits, outcomes)):
+            turn.answers += islice(answers, len(asked))
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+            turn.loop.call_soon_threadsafe(turn.answer)
+
+
+def _results(
+    one: Callable[..., Any], each: Callable[[list[Any]], list[Any]] | None, asked: list[tuple[asyncio.Future[Any], Any]]
+) -> Iterator[tuple[asyncio.Future[Any], Any]]:
+    """What comes of each thing asked for: a value, or an exception in its place."""
+    things = [thing for _, thing in asked]
+    if each is None:
+        results = [_attempt(one, *thing) for thing in things]
+    else:
+        results = _attempt(each, things) if things else []
+        if isinstance(results, Exception):
+            results = [results] * len(things)
+    return zip([future for future, _ in asked], results, strict=True)
+
+
+def _attempt(verb: Callable[..., Any], *arguments: Any) -> Any:
+    try:
+        return verb(*arguments)
+    except Exception as error:
+        return error

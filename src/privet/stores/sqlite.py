@@ -8,7 +8,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -38,7 +38,6 @@ MIGRATIONS = (
 )
 
 _SELECT = "SELECT kind, id, version, body, names, expires, files FROM record "
-_GET = _SELECT + "WHERE kind = ? AND id = ?"
 _FIND = _SELECT + "WHERE kind = ? AND id > ? ORDER BY id LIMIT ?"
 _NAMED = """WHERE kind = ?1 AND id IN (
     SELECT id FROM unique_name WHERE kind = ?1 AND name = ?2 AND id > ?3
@@ -86,13 +85,28 @@ class SQLiteStore(Together):
             raise self._failure(error) from error
 
     def get(self, kind: str, id: str) -> Record | None:
-        rows = self._read(_GET, kind, id)
-        return _from_row(rows[0]) if rows else None
+        return self.get_each([(kind, id)])[0]
+
+    def get_each(self, keys: Sequence[tuple[str, str]]) -> list[Record | None]:
+        """Get many records, by kind and id, in one go."""
+        wanted = list(dict.fromkeys(keys))
+        found: dict[tuple[str, str], Record] = {}
+        try:
+            for start in range(0, len(wanted), 100):
+                some = wanted[start : start + 100]
+                for row in self._read(_get(len(some)), [text for key in some for text in key]):
+                    found[row[0], row[1]] = _from_row(row)
+        except UnicodeEncodeError:  # half a surrogate is no text, and nothing of that name was ever stored
+            return [self.get(*key) for key in keys] if len(keys) > 1 else [None]
+        return [found.get(key) for key in keys]
 
     def find(self, kind: str, name: str | None = None, *, after: str = "", limit: int = 100) -> list[Record]:
-        if name is None:
-            return [_from_row(row) for row in self._read(_FIND, kind, after, limit)]
-        return [_from_row(row) for row in self._read(_FIND_NAMED, kind, name, after, limit)]
+        try:
+            if name is None:
+                return [_from_row(row) for row in self._read(_FIND, [kind, after, limit])]
+            return [_from_row(row) for row in self._read(_FIND_NAMED, [kind, name, after, limit])]
+        except UnicodeEncodeError:
+            return []
 
     def prune(self, now: datetime, *, limit: int = 100) -> int:
         def forget() -> int:
@@ -124,7 +138,7 @@ class SQLiteStore(Together):
         """)
         return connection
 
-    def _read(self, sql: str, *parameters: str | int) -> list[Any]:
+    def _read(self, sql: str, parameters: list[Any]) -> list[Any]:
         try:
             if self._writer.acquire(blocking=False):
                 # Nobody is writing. Of all connections, only the one that writes still has its pages at hand.
@@ -140,8 +154,6 @@ class SQLiteStore(Together):
                 return reader.execute(sql, parameters).fetchall()
             finally:
                 self._readers.append(reader)
-        except UnicodeEncodeError:  # half a surrogate: nothing of that name was ever stored
-            return []
         except sqlite3.Error as error:
             raise self._failure(error) from error
 
@@ -247,11 +259,12 @@ class SQLiteStore(Together):
 
 
 def _to_row(record: Record) -> tuple[Any, ...]:
-    files = {name: content.decode("latin-1") for name, content in record.files.items()}
     return (
         record.body,
         None if record.expires is None else (record.expires - _EPOCH) // _MICROSECOND,
-        json.dumps(files) if files else None,
+        json.dumps({name: content.decode("latin-1") for name, content in record.files.items()})
+        if record.files
+        else None,
         record.kind,
         record.id,
         record.version,
@@ -267,6 +280,13 @@ def _from_row(row: tuple[Any, ...]) -> Record:
         return Record(kind, key, body, version, *_from_names(names), expires)
     files = {name: content.encode("latin-1") for name, content in json.loads(files).items()}
     return Record(kind, key, body, version, *_from_names(names), expires, MappingProxyType(files))
+
+
+@cache
+def _get(count: int) -> str:
+    wanted = ", ".join(["(?, ?)"] * count)
+    select = _SELECT.replace("FROM", "FROM wanted CROSS JOIN")
+    return f"WITH wanted (a, b) AS (VALUES {wanted}) {select} ON kind = a AND id = b"
 
 
 @lru_cache(1024)

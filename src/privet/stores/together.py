@@ -1,6 +1,6 @@
 """Group commit: commits that wait for the medium at the same time are written by one of them, with one fsync.
 
-The law of this module: every batch gets its own outcome; what spoils one leaves its neighbours alone.
+The law of this module: every batch gets an outcome of its own; what spoils one leaves its neighbours alone.
 """
 
 from abc import ABC, abstractmethod
@@ -26,19 +26,21 @@ class Together(ABC):
 
     def commit_each(self, batches: Sequence[Batch]) -> list[Outcome]:
         """Commit each batch, whole or not at all, and return what `commit` would have raised for it."""
-        ours = [_Waiting(batch) for batch in batches]
-        self._waiting.extend(ours)
+        ours = _Waiting(batches)
+        self._waiting.append(ours)
         with self._writer:
             # Whoever wrote before us may have written ours with theirs; otherwise we write everybody's.
-            if not all(one.done for one in ours):
+            if not ours.done:
                 everybody = [self._waiting.popleft() for _ in range(len(self._waiting))]
-                outcomes: list[Outcome] = [StoreError("the commit was cut short")] * len(everybody)
                 try:
-                    outcomes = self._write([one.batch for one in everybody])
+                    outcomes = iter(self._write([batch for one in everybody for batch in one.batches]))
+                except BaseException:
+                    outcomes = iter(lambda: StoreError("the commit was cut short"), None)
+                    raise
                 finally:
-                    for one, outcome in zip(everybody, outcomes, strict=True):
-                        one.outcome, one.done = outcome, True
-        return [one.outcome for one in ours]
+                    for one in everybody:
+                        one.outcomes, one.done = [next(outcomes) for _ in one.batches], True
+        return ours.outcomes
 
     @abstractmethod
     def _write(self, batches: list[Batch]) -> list[Outcome]: ...
@@ -54,11 +56,11 @@ class Together(ABC):
 
 
 class _Waiting:
-    """A batch on its way to the medium, and what became of it."""
+    """What one thread wants written, and what became of it."""
 
-    __slots__ = ("batch", "done", "outcome")
+    __slots__ = ("batches", "done", "outcomes")
 
-    def __init__(self, batch: Batch) -> None:
-        self.batch = batch
-        self.outcome: Outcome = None
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        self.batches = batches
+        self.outcomes: list[Outcome] = []
         self.done = False
