@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from tests.certificates import openssl_verify
-from tests.interop.programs import ELSEWHERE, HERE, Program, need, run
+from tests.interop.programs import ELSEWHERE, HERE, Program, free_port, need, run
 from tests.interop.serving import Privet
 from tests.interop.test_caddy import fetch
 
@@ -43,7 +43,10 @@ def test_the_printed_lines_work(tmp_path: Path, options: list[str]) -> None:
         chain = (folder / "lego/certificates/web.internal.crt").read_bytes()
         openssl_verify(chain, root.read_bytes(), chain_pem=chain, name="web.internal")
 
-        (folder / "Caddyfile").write_text(printed(output, "Caddy"))
+        # As printed but for the ports, which somebody else on this machine may have.
+        port = str(free_port())
+        caddyfile = printed(output, "Caddy").replace("8443", port).replace("8080", f"{free_port()}\n    admin off")
+        (folder / "Caddyfile").write_text(caddyfile)
         with Program(need("caddy"), "run", env=env, cwd=folder) as caddy:
             caddy.wait_for('certificate obtained successfully","identifier":"web.internal"')
-            assert "Hello from web.internal" in fetch(8443, "web.internal", root)
+            assert "Hello from web.internal" in fetch(int(port), "web.internal", root)
