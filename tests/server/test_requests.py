@@ -6,7 +6,7 @@ all the refusals that request is made right, and must succeed.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from tests.server.conftest import Clock, Scene, Stage
 from tests.wire import BASE, PrivateKey, Wire, csr, der_of, jwk_of, new_key, problem_of, sign, thumbprint_of
 
-from privet import ACMEResponder, CertificateAuthority, MemoryStore
+from privet import ACMEResponder, CertificateAuthority, MemoryStore, Record
 from privet.acme.encoding import from_base64url, to_base64url
+from privet.server.records import Account
 from privet.server.requests import Resource
 from privet.server.responder import RESOURCES
 
@@ -362,6 +363,49 @@ async def test_a_deactivated_account_gets_nothing(stage: Stage, route: str) -> N
         nonce = await call.wire.fresh_nonce()
         assert problem_of(await call.send(nonce)) == (401, "unauthorized")
         assert problem_of(await call.send(nonce)) == (400, "badNonce")
+
+
+class Meddling(MemoryStore):
+    """A store in which somebody else is quicker, once: between a request's reading and its writing."""
+
+    meddle: Callable[[], None] | None = None
+
+    def commit(self, *records: Record, unchanged: Sequence[Record] = (), durable: bool = True) -> None:
+        if self.meddle and any(record.kind != "spent-nonce" for record in records):
+            meddle, self.meddle = self.meddle, None
+            meddle()
+        super().commit(*records, unchanged=unchanged, durable=durable)
+
+
+@pytest.mark.parametrize("change", ["deactivated", "another key"])
+@pytest.mark.parametrize(
+    "route", ["new-order", "new-authz", "finalize", "revoke-cert", "key-change", "acct", "authz", "chall"]
+)
+async def test_an_account_is_still_good_when_its_request_takes_effect(stage: Stage, route: str, change: str) -> None:
+    """Lessons 7, 9, 30: what happens to the account between the check and the commit counts."""
+    async with stage(store=Meddling(), auto_approve=route != "chall") as scene:
+        assert isinstance(scene.store, Meddling)
+        wire = await scene.account()
+        call = await good_call(route, scene, wire)
+        if route == "acct":
+            call.payload = {"contact": ["mailto:a@example.org"]}
+        elif route == "authz":
+            call.payload = {"status": "deactivated"}
+        (record,) = scene.store.find("account")
+
+        def meddle() -> None:
+            account = Account.from_record(record)
+            if change == "deactivated":
+                scene.store.commit(account.deactivate().to_record())
+            else:
+                jwk, thumbprint = jwk_of(another), thumbprint_of(another)
+                scene.store.commit(account._replace(jwk=jwk, thumbprint=thumbprint).to_record())
+
+        another = new_key()
+        scene.store.meddle = meddle
+        refused = await call.send()
+        assert problem_of(refused) == ((401 if change == "deactivated" else 403), "unauthorized")
+        assert scene.store.meddle is None
 
 
 @pytest.mark.parametrize("route", [route for route, resource in WALK.items() if resource.signer != "key"])
