@@ -288,7 +288,7 @@ def port_of(pid: int) -> int:
 def test_its_certificate_is_renewed_live_and_by_one_worker_for_all(person: Person) -> None:
     temporary = person.folder / "tmp"
     temporary.mkdir()
-    options = ["--tls", "--tls-validity", "9s", "--workers", "2"]
+    options = ["--tls", "--tls-validity", "12s", "--workers", "2"]
     with person.serves(*options, env={"TMPDIR": str(temporary)}) as serving:
         trust = serving.trust()
         first = handshake(serving.port, trust)

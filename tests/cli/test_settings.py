@@ -140,6 +140,13 @@ def test_a_file_that_cannot_be_read_is_told(tmp_path: Path, content: bytes | Non
     assert told.startswith(f"the configuration file {file} {sentence}")
 
 
+def test_a_home_that_is_not_there_is_told() -> None:
+    assert mistakes(uds="~nobody-of-this-name/x", config="~nobody-of-this-name/y") == (
+        "the configuration file ~nobody-of-this-name/y cannot be read: Could not determine home directory.",
+        "--uds names a home directory that is not there: '~nobody-of-this-name/x'",
+    )
+
+
 def test_in_the_file_hyphens_and_underscores_are_the_same(tmp_path: Path) -> None:
     file = tmp_path / "privet.toml"
     file.write_text('external_url = "https://ca.internal"\nuds-mode = "600"')

@@ -10,7 +10,7 @@ import typer
 
 from privet.cli import options
 from privet.cli.failures import Failure
-from privet.cli.printing import print_json, to_text
+from privet.cli.printing import print_json, printable, to_text
 from privet.cli.settings import Settings, read_settings
 from privet.cli.stores import open_settings_store
 from privet.server import approval
@@ -49,8 +49,9 @@ def pending(
     width = max([len(each.id) for each, _ in found], default=2)
     print(f"{'ID':<{width}}  {'SINCE':<20}  {'FROM':<15}  NAME")
     for each, account in found:
-        who = f"  ({', '.join(account.contact)})" if account and account.contact else ""
-        print(f"{each.id:<{width}}  {to_text(each.created):<20}  {each.client or '-':<15}  {each.identifier}{who}")
+        who = f"  ({printable(', '.join(account.contact))})" if account and account.contact else ""
+        client = printable(each.client) or "-"
+        print(f"{each.id:<{width}}  {to_text(each.created):<20}  {client:<15}  {each.identifier}{who}")
 
 
 def approve(

@@ -31,6 +31,11 @@ def print_fields(fields: Iterable[tuple[str, object]]) -> None:
             print(f"{name:<12} {value}")
 
 
+def printable(text: str) -> str:
+    """What a stranger wrote, without what would move a terminal's cursor."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 def to_text(time: datetime) -> str:
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 

@@ -58,7 +58,8 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Believe this proxy about who asks (X-Forwarded-For). May be given several times.",
+            help="Believe this proxy about who asks (X-Forwarded-For); on a Unix socket, '*'. May be given several "
+            "times.",
             rich_help_panel=_LISTENING,
         ),
     ] = None,

@@ -27,7 +27,7 @@ Reader = Callable[[object], object]
 
 
 def read_text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise ValueError(f"has to be a text, not {value!r}")
     return value
 
@@ -48,7 +48,10 @@ def read_cn(value: object) -> str:
 
 
 def read_path(value: object) -> Path:
-    return Path(read_text(value)).expanduser()
+    try:
+        return Path(read_text(value)).expanduser()
+    except RuntimeError:
+        raise ValueError(f"names a home directory that is not there: {value!r}") from None
 
 
 def read_port(value: object) -> int:
@@ -235,7 +238,7 @@ class Read:
 def read_settings(options: Mapping[str, object], environment: Mapping[str, str]) -> Read:
     """Read all sources. An option that is None, or a variable that is empty, was not given."""
     file = options.get("config") or environment.get("PRIVET_CONFIG")
-    table, mistakes = _read_file(Path(str(file)).expanduser()) if file else ({}, [])
+    table, mistakes = _read_file(Path(str(file))) if file else ({}, [])
     values: dict[str, Any] = {}
     unread = set()
     for name, read in READERS.items():
@@ -276,9 +279,10 @@ def _given(option: object) -> object:
 
 def _read_file(path: Path) -> tuple[dict[str, object], list[str]]:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        return {}, [f"the configuration file {path} cannot be read: {error.strerror or error}"]
+        table = tomllib.loads(path.expanduser().read_text(encoding="utf-8"))
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        return {}, [f"the configuration file {path} cannot be read: {reason}"]
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         return {}, [f"the configuration file {path} is not TOML: {error}"]
     known = {option_name(name): name for name in READERS}
