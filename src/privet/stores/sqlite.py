@@ -6,7 +6,7 @@ The law of this module: what `commit` returned from is in the database, whole, a
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache, lru_cache
 from pathlib import Path
@@ -37,7 +37,8 @@ MIGRATIONS = (
     """,
 )
 
-_SELECT = "SELECT kind, id, version, body, names, expires, files FROM record "
+_COLUMNS = "kind, id, version, body, names, expires, files"
+_SELECT = f"SELECT {_COLUMNS} FROM record "  # noqa: S608
 _FIND = _SELECT + "WHERE kind = ? AND id > ? ORDER BY id LIMIT ?"
 _NAMED = """WHERE kind = ?1 AND id IN (
     SELECT id FROM unique_name WHERE kind = ?1 AND name = ?2 AND id > ?3
@@ -47,7 +48,6 @@ _FIND_NAMED = _SELECT + _NAMED
 _INSERT = "INSERT INTO record (body, expires, files, kind, id, version, names) VALUES (?, ?, ?, ?, ?, ? + 1, ?)"
 _UPDATE = """UPDATE record SET body = ?1, expires = ?2, files = ?3, version = ?6 + 1, names = ?7
     WHERE kind = ?4 AND id = ?5"""
-_VERSION = "SELECT version, names FROM record WHERE kind = ? AND id = ?"
 _NAME = (
     "INSERT INTO unique_name (kind, id, name) VALUES (?, ?, ?)",
     "INSERT INTO index_name (kind, id, name) VALUES (?, ?, ?)",
@@ -61,6 +61,8 @@ _DELETE = "DELETE FROM record WHERE kind = ? AND id = ?"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+_WRITTEN = (-1, None)  # a version nobody can have read
 
 T = TypeVar("T")
 
@@ -92,9 +94,8 @@ class SQLiteStore(Together):
         wanted = list(dict.fromkeys(keys))
         found: dict[tuple[str, str], Record] = {}
         try:
-            for start in range(0, len(wanted), 100):
-                some = wanted[start : start + 100]
-                for row in self._read(_get(len(some)), [text for key in some for text in key]):
+            for statement, parameters in _by_key(_COLUMNS, wanted):
+                for row in self._read(statement, parameters):
                     found[row[0], row[1]] = _from_row(row)
         except UnicodeEncodeError:  # half a surrogate is no text, and nothing of that name was ever stored
             return [self.get(*key) for key in keys] if len(keys) > 1 else [None]
@@ -190,27 +191,27 @@ class SQLiteStore(Together):
 
         Raises `sqlite3.IntegrityError` if an id or a unique name is taken, which does not say by whose batch.
         """
+        current = self._current(batches)
         outcomes: list[Outcome] = []
         new: list[Record] = []
         changed: list[Record] = []
         renamed: list[tuple[Record, Record]] = []
-        written: set[tuple[str, str]] = set()
         for batch in batches:
             old = [record for record in batch.records if record.version]
-            try:
-                names = [self._check(record, written) for record in old]
-                for record in batch.unchanged:
-                    self._check(record, written)
-            except Conflict as conflict:
-                outcomes.append(conflict)
-                continue
-            outcomes.append(None)
-            written.update([(record.kind, record.id) for record in batch.records])
-            new += [record for record in batch.records if not record.version]
-            changed += old
-            for record, (unique, index) in zip(old, names, strict=True):
-                if (unique, index) != (record.unique, record.index):
-                    renamed.append((record._replace(unique=unique, index=index), record))
+            for record in (*old, *batch.unchanged):
+                if current[record.kind, record.id][0] != record.version:
+                    outcomes.append(Conflict(f"{record.kind} {record.id} has changed since it was read"))
+                    break
+            else:
+                outcomes.append(None)
+                new += [record for record in batch.records if not record.version]
+                changed += old
+                for record in old:
+                    unique, index = _from_names(current[record.kind, record.id][1])
+                    if (unique, index) != (record.unique, record.index):
+                        renamed.append((record._replace(unique=unique, index=index), record))
+                if current:  # the batches that follow must not rest on what this one changes
+                    current.update({(record.kind, record.id): _WRITTEN for record in batch.records})
         # A unique name may pass from one record to another, so old names go before new ones come.
         self._name(_UNNAME, [before for before, _ in renamed])
         self._name(_NAME, [after for _, after in renamed] + new)
@@ -219,6 +220,16 @@ class SQLiteStore(Together):
         if new:
             self._connection.executemany(_INSERT, map(_to_row, new))
         return outcomes
+
+    def _current(self, batches: Sequence[Batch]) -> dict[tuple[str, str], tuple[int, str | None]]:
+        """The version and the names of each record that the batches rest on; 0 if it is not there."""
+        keys = [record[:2] for batch in batches for record in batch.records if record.version]
+        keys += [record[:2] for batch in batches for record in batch.unchanged]
+        current: dict[tuple[str, str], tuple[int, str | None]] = dict.fromkeys(keys, (0, None))
+        for statement, parameters in _by_key("kind, id, version, names", list(current)):
+            for kind, id, version, names in self._connection.execute(statement, parameters):
+                current[kind, id] = (version, names)
+        return current
 
     def _store_alone(self, batch: Batch) -> Outcome:
         """Store one batch, or leave the transaction as it was."""
@@ -231,13 +242,6 @@ class SQLiteStore(Together):
             return self._failure(error) if isinstance(error, UnicodeEncodeError) else Conflict(str(error))
         finally:
             self._connection.execute("RELEASE batch")
-
-    def _check(self, record: Record, written: set[tuple[str, str]]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The names a record has now; raise `Conflict` if it is not at the version that was read any more."""
-        version, names = self._connection.execute(_VERSION, (record.kind, record.id)).fetchone() or (0, None)
-        if version != record.version or (record.kind, record.id) in written:
-            raise Conflict(f"{record.kind} {record.id} has changed since it was read")
-        return _from_names(names)
 
     def _name(self, statements: tuple[str, str], records: list[Record]) -> None:
         """Add or remove the names of records: unique ones by the first statement, shared ones by the second."""
@@ -282,11 +286,18 @@ def _from_row(row: tuple[Any, ...]) -> Record:
     return Record(kind, key, body, version, *_from_names(names), expires, MappingProxyType(files))
 
 
+def _by_key(columns: str, keys: list[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
+    """The statements, with their parameters, that read many records by kind and id."""
+    for start in range(0, len(keys), 250):
+        some = keys[start : start + 250]
+        yield _wanted(columns, len(some)), [text for key in some for text in key]
+
+
 @cache
-def _get(count: int) -> str:
-    wanted = ", ".join(["(?, ?)"] * count)
-    select = _SELECT.replace("FROM", "FROM wanted CROSS JOIN")
-    return f"WITH wanted (a, b) AS (VALUES {wanted}) {select} ON kind = a AND id = b"
+def _wanted(columns: str, count: int) -> str:
+    # A join, in this order, because SQLite uses no index for (kind, id) IN (VALUES ...).
+    keys = ", ".join(["(?, ?)"] * count)
+    return f"WITH key (a, b) AS (VALUES {keys}) SELECT {columns} FROM key CROSS JOIN record ON kind = a AND id = b"  # noqa: S608
 
 
 @lru_cache(1024)
