@@ -125,13 +125,16 @@ async def read_response(
     `Problem`."""
     status, location, body = 0, None, b""
     received = 0
+    garbled = Problem(ProblemType.INCORRECT_RESPONSE, f"{called} did not answer as HTTP/1.1 wants it")
     while True:
         try:
             event = exchange.next_event()
         except h11.RemoteProtocolError:
-            raise Problem(ProblemType.INCORRECT_RESPONSE, f"{called} did not answer as HTTP/1.1 wants it") from None
+            raise garbled from None
         if event is h11.NEED_DATA:
             data = await receive()
+            if not data and not received:
+                raise Problem(ProblemType.CONNECTION, f"{called} closed the connection without an answer")
             received += len(data)
             if received > limit:
                 raise Problem(ProblemType.INCORRECT_RESPONSE, f"{called} sent a response of more than {limit} bytes")
@@ -147,7 +150,7 @@ async def read_response(
         elif isinstance(event, h11.EndOfMessage):
             return Response(status, location, body)
         elif not isinstance(event, h11.InformationalResponse):
-            raise Problem(ProblemType.CONNECTION, f"{called} closed the connection without an answer")
+            raise garbled
 
 
 def _is_address(host: str) -> bool:

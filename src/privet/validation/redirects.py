@@ -19,7 +19,8 @@ DEFAULT_PORTS = {"http": 80, "https": 443}
 # What RFC 3986 §2 allows in a URI, and nothing that one reader of URLs takes otherwise than another: no space, no
 # backslash, no control character, nothing beyond ASCII.
 _URL = re.compile(r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]{1,2000}")
-_PORT = re.compile(r"[0-9]{1,5}")
+# Read here and not by urllib, which takes what stands before the first colon for the host, whatever comes after.
+_AUTHORITY = re.compile(r"(?:\[(?P<address>[0-9A-Fa-f:.]+)\]|(?P<name>[^:@\[\]]+))(?::(?P<port>[0-9]{1,5})?)?")
 
 
 class Target(NamedTuple):
@@ -51,38 +52,40 @@ def follow(target: Target, location: bytes, ports: Collection[int]) -> Target:
     if not _URL.fullmatch(text):
         raise _refused("is not a URL, or is longer than 2000 characters")
     try:
-        parts = urlsplit(urljoin(str(target), text))
-        host, authority = parts.hostname or "", parts.netloc
+        said, parts = urlsplit(text), urlsplit(urljoin(str(target), text))
     except ValueError:
         raise _refused("is not a URL") from None
     if parts.scheme not in DEFAULT_PORTS:
         raise _refused("is neither http nor https")
-    if "@" in authority:
+    if said.scheme and not said.netloc:
+        raise _refused("names no host")
+    if "@" in parts.netloc:
         raise _refused("has a user name in it")
-    port = _port(authority, DEFAULT_PORTS[parts.scheme])
+    authority = _AUTHORITY.fullmatch(parts.netloc)
+    if authority is None:
+        raise _refused("has no well-formed host and port")
+    port = int(authority["port"] or DEFAULT_PORTS[parts.scheme])
     if port not in ports:
         allowed = ", ".join(map(str, sorted(ports)))
         raise _refused(f"leads to another port than those allowed ({allowed})")
     path = parts.path if parts.path.startswith("/") else "/" + parts.path
-    return Target(parts.scheme, _host(host), port, f"{path}?{parts.query}" if parts.query else path)
+    host = _read_address(authority["address"]) if authority["address"] else _read_host(authority["name"])
+    return Target(parts.scheme, host, port, f"{path}?{parts.query}" if parts.query else path)
 
 
-def _port(authority: str, default: int) -> int:
-    _, colon, port = authority.rpartition("]")[2].rpartition(":")
-    if not colon or not port:
-        return default
-    if not _PORT.fullmatch(port):
-        raise _refused("has no number for a port")
-    return int(port)
+def _read_address(text: str) -> str:
+    try:
+        return str(ipaddress.IPv6Address(text))  # in one spelling, so that a circle is seen
+    except ValueError:
+        raise _refused("has no well-formed address for a host") from None
 
 
-def _host(host: str) -> str:
-    if "%" not in host:  # no scopes
-        with contextlib.suppress(ValueError):
-            return str(ipaddress.ip_address(host))
+def _read_host(text: str) -> str:
+    with contextlib.suppress(ValueError):
+        return str(ipaddress.IPv4Address(text))
     with contextlib.suppress(BadIdentifier):
         # Also refuses what only some take for an address: 127.1, 0x7f000001, 2130706433.
-        name = from_json("dns", host.removesuffix("."))
+        name = from_json("dns", text.removesuffix("."))
         if not name.wildcard:
             return name.value
     raise _refused("has no well-formed name or address for a host")
