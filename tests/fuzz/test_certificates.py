@@ -33,6 +33,16 @@ def player(scene: Scene) -> Player:
     return player
 
 
+def names_in(request: bytes) -> list[object]:
+    """Whatever names a CSR has anywhere, read by somebody else."""
+    read = x509.load_der_x509_csr(request)
+    found: list[object] = [attribute.value for attribute in read.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    for extension in read.extensions:
+        if isinstance(extension.value, x509.SubjectAlternativeName):
+            found += [name.value for name in extension.value]
+    return found
+
+
 class Orders:
     """An order that is ready, and a new one once that has been used up."""
 
@@ -49,6 +59,9 @@ class Orders:
             assert answer.problem in ("badCSR", "malformed", "compound")
             return answer, None
         self.order = {}
+        assert {str(name).lower() for name in names_in(request)} == {NAME}, (
+            "lesson 20: its names are the order's, exactly"
+        )
         chain = x509.load_pem_x509_certificates(self.player.post(answer.document["certificate"]).body)
         names = chain[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert list(names) == [x509.DNSName(NAME)]
@@ -259,6 +272,12 @@ def test_a_csr_of_an_unsuitable_key_is_refused(orders: Orders) -> None:
         )
         request = builder.sign(key, None if isinstance(key, ed448.Ed448PrivateKey) else hashes.SHA256())
         assert orders.finalize(request.public_bytes(Encoding.DER))[0].problem == "badCSR"
+
+
+def test_a_csr_with_a_name_too_many_is_refused(orders: Orders) -> None:
+    """Lesson 20; §7.4: "MUST indicate the exact same set of requested identifiers as the initial newOrder request"."""
+    for names, common_name in [((NAME, "b.internal"), None), ((NAME,), "b.internal"), ((NAME, "10.0.0.1"), NAME)]:
+        assert orders.finalize(csr(*names, common_name=common_name))[0].problem == "badCSR"
 
 
 def test_a_csr_signed_by_another_key_is_refused(orders: Orders) -> None:

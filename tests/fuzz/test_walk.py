@@ -456,6 +456,8 @@ class Walk(RuleBasedStateMachine):
     def revoke(self, ordered: Ordered, by: str, other: Player) -> None:
         """Lesson 5."""
         if not ordered.chain:
+            self.go_on(ordered, 3)
+        if not ordered.chain:
             return
         leaf = ordered.chain[0]
         revoker = {"owner": ordered.owner, "another": other}.get(by) or Player(
@@ -498,6 +500,7 @@ class Walk(RuleBasedStateMachine):
         """Lessons 6 and 28: to another account it is as if nothing of this were there."""
         if other.kid == ordered.owner.kid or not self.is_good(other, other.post(other.kid or "")):
             return
+        self.go_on(ordered, 3)
         owner = ordered.owner.kid or ""
         challenges = [f"{url.replace('/authz/', '/chall/')}.dns-01" for url in ordered.authorizations]
         urls = [ordered.url, *ordered.authorizations, *challenges, owner, f"{owner}/orders"]
