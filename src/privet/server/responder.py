@@ -149,7 +149,8 @@ class ACMEResponder:
         urls = self._urls or URLs(derive_base(scope))
         with_nonce = scope["method"] == "POST"
         try:
-            await self._server.nonces.load()
+            if not self._server.nonces.ready:
+                await self._server.nonces.load()
             path = relative_path(scope)
             with_nonce = with_nonce or path == "new-nonce"
             reply = await self._answer(scope, receive, path, urls)
@@ -229,10 +230,12 @@ class ACMEResponder:
         body = reply.document if isinstance(reply.document, bytes) else to_json(reply.document)
         headers = [
             (b"cache-control", b"no-store"),
-            (b"link", f'<{urls.to("directory")}>;rel="index"'.encode()),
-            *[(b"link", f'<{url}>;rel="{relation}"'.encode()) for url, relation in reply.links],
-            *[(name.lower().encode(), value.encode()) for name, value in reply.headers],
+            (b"link", urls.index),
         ]
+        if reply.links:
+            headers += [(b"link", f'<{url}>;rel="{relation}"'.encode()) for url, relation in reply.links]
+        if reply.headers:
+            headers += [(name.lower().encode(), value.encode()) for name, value in reply.headers]
         if reply.status != 204:
             headers.append((b"content-length", str(len(body)).encode()))
         if body:

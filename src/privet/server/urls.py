@@ -6,7 +6,7 @@ put together from what the client sent, unless nobody told us our address.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 # Ids are made by `new_id`, and a challenge's has its type behind it.
@@ -18,6 +18,11 @@ class URLs:
     """The addresses of one responder's resources."""
 
     base: str
+    index: bytes = field(init=False)
+    """The link that every answer carries (§7.1)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "index", f'<{self.base}/directory>;rel="index"'.encode())
 
     def to(self, resource: str, id: str = "") -> str:
         return f"{self.base}/{resource}/{id}" if id else f"{self.base}/{resource}"
