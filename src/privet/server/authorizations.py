@@ -87,9 +87,9 @@ async def challenge(server: Server, request: VerifiedRequest) -> Reply:
 async def _answer(server: Server, request: VerifiedRequest, found: Authorization, asked: Challenge) -> Authorization:
     """The client says it is ready. Without a validator for it, a person decides."""
     answered = asked.answer(request.key.thumbprint, None)
+    if asked.status is Status.PROCESSING and (server.validators is None or _is_held(server, found, asked)):
+        return found
     if server.validators is None:
-        if asked.status is Status.PROCESSING:
-            return found
         waiting = found.with_challenge(answered)
         await server.commit(waiting, unchanged=[request.owner])
         return waiting
@@ -113,6 +113,13 @@ async def take_up_all(server: Server, found: Sequence[Authorization]) -> Sequenc
     if not any(_cut_short(server, each) for each in found):
         return found
     return await asyncio.gather(*[take_up(server, each) for each in found])
+
+
+def _is_held(server: Server, found: Authorization, asked: Challenge) -> bool:
+    """Whether another process is at it."""
+    if (found.id, asked.type) in server.validating:
+        return False
+    return asked.lease is not None and server.now() < asked.lease
 
 
 def _cut_short(server: Server, found: Authorization) -> Challenge | None:
