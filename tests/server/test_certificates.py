@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
@@ -15,7 +16,7 @@ from tests.certificates import Party, assert_is_ca, assert_is_leaf, openssl_veri
 from tests.server.conftest import Clock, Scene, Stage
 from tests.wire import BASE, PrivateKey, Wire, der_of, new_key, problem_of
 
-from privet import CertificateAuthority
+from privet import CertificateAuthority, FileStore
 from privet.acme.encoding import from_base64url, to_base64url
 from privet.acme.identifiers import Identifier, IdentifierType
 from privet.ca.certificates import Certificate
@@ -115,6 +116,20 @@ async def test_what_is_not_signed_yet_is_not_there(stage: Stage) -> None:
         prepared = scene.ca.prepare(new_key().public_key(), [name], requester=owner)
         scene.store.commit(prepared.to_record())
         assert problem_of(await wire.post(f"cert/{prepared.id}")) == (404, "malformed")
+
+
+async def test_an_order_leaves_the_files_of_an_issued_certificate_alone(stage: Stage, tmp_path: Path) -> None:
+    """An ACME order wiped the key file of a directly issued certificate of the same name."""
+    with FileStore(tmp_path) as store:
+        async with stage(store=store, auto_approve=True) as scene:
+            bundle = scene.ca.issue("a.internal")
+            wire = await scene.account()
+            await wire.issue("a.internal")
+            assert bundle.key_path
+            assert bundle.fullchain_path
+            assert bundle.key_path.read_bytes() == bundle.key_pem
+            assert bundle.fullchain_path.read_bytes() == bundle.fullchain_pem
+            assert len(scene.ca.certificates("a.internal")) == 2
 
 
 # --- revoked (lessons 5, 30) ---

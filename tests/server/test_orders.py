@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,6 +33,7 @@ from privet import (
 )
 from privet.acme.encoding import to_base64url
 from privet.ca.profiles import DEFAULT
+from privet.server import orders
 
 pytestmark = pytest.mark.anyio
 
@@ -525,6 +527,33 @@ async def test_fifty_finalizes_at_once_give_one_certificate(stage: Stage, store:
         assert (len(issued), refused) == (1, {(403, "orderNotReady")})
         assert len(store.find("certificate")) == 1
         assert (await wire.post(ordered.headers["location"])).json() == issued[0].json()
+
+
+async def test_sixteen_clients_of_one_account_get_in_nobodys_way(stage: Stage, store: Store) -> None:
+    """Lesson 29: nothing fails because others are busy too."""
+    async with stage(store=store, auto_approve=True) as scene:
+        wire = await scene.account()
+
+        async def client(number: int) -> list[bytes]:
+            same = Wire(scene.http, BASE, wire.key, wire.kid)
+            return [await same.issue(f"a{number}.internal") for _ in range(3)]
+
+        chains = await asyncio.gather(*map(client, range(16)))
+        leaves = [leaf_of(chain) for each in chains for chain in each]
+        assert len({leaf.serial_number for leaf in leaves}) == 48
+        assert [names_of(leaf) for leaf in leaves] == [
+            {f"a{number}.internal"} for number in range(16) for _ in range(3)
+        ]
+
+
+def test_one_path_leads_to_the_signing_room() -> None:
+    """Lesson 1: only one code path reaches the CA from ACME, and it takes a finalized order."""
+    paths = [
+        (file.name, verb)
+        for file in sorted(Path(orders.__file__).parent.glob("*.py"))
+        for verb in re.findall(r"\bca\.(prepare|sign|issue\w*|issuer)\b", file.read_text())
+    ]
+    assert sorted(paths) == [("orders.py", "prepare"), ("orders.py", "sign")]
 
 
 async def test_an_order_is_finalized_once(stage: Stage) -> None:

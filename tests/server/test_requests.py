@@ -386,6 +386,7 @@ async def test_an_account_is_still_good_when_its_request_takes_effect(stage: Sta
     async with stage(store=Meddling(), auto_approve=route != "chall") as scene:
         assert isinstance(scene.store, Meddling)
         wire = await scene.account()
+        await wire.order("before.internal")  # the first order of an account is about the account as well
         call = await good_call(route, scene, wire)
         if route == "acct":
             call.payload = {"contact": ["mailto:a@example.org"]}
@@ -473,6 +474,17 @@ async def test_a_request_goes_to_the_resource_it_is_signed_for(stage: Stage) -> 
         assert wire.kid
         assert problem_of(await wire.send(wire.kid, message)) == (403, "unauthorized")
         assert (await wire.post(wire.kid)).json()["status"] == "valid"
+
+
+async def test_what_is_not_known_is_ignored(stage: Stage) -> None:
+    """In the envelope, in the header, in the payload: RFC 7515 §4, RFC 8555 §7.3."""
+    async with stage(auto_approve=True) as scene:
+        wire = await scene.account()
+        payload = {"identifiers": [{"type": "dns", "value": "a.internal", "more": 1}], "replaces": None, "profile": [1]}
+        header: dict[str, Any] = {"typ": "JOSE", "cty": "json", "x5t": "AAAA", "iat": 1}
+        ordered = await wire.post("new-order", payload, change=lambda m: m | {"more": {"of": "it"}}, **header)
+        assert ordered.status_code == 201
+        assert ordered.json()["identifiers"] == [{"type": "dns", "value": "a.internal"}]
 
 
 # --- keys ---

@@ -233,6 +233,7 @@ async def test_who_has_the_lease_is_left_alone_until_it_lapses(stage: Stage) -> 
         assert (await wire.post(challenges[0]["url"], {})).json()["status"] == "processing"
         there = Wire(http, BASE, wire.key, wire.kid)
         scene.clock.time += LEASE - timedelta(seconds=1)
+        assert (await there.post(challenges[0]["url"], {})).json()["status"] == "processing"
         for look in (await there.post(url), await there.post(challenges[0]["url"])):
             assert look.headers["retry-after"] == "2"
         assert (await there.post(ordered.headers["location"])).json()["status"] == "pending"
