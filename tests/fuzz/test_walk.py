@@ -452,7 +452,11 @@ class Walk(RuleBasedStateMachine):
             assert found | set(names.get_values_for_type(x509.DNSName)) == set(ordered.names)
             leaf.verify_directly_issued_by(self.scene.ca.root_cert)
 
-    @rule(ordered=ORDERS, by=st.sampled_from(["owner", "another", "its key", "another's key"]), other=PLAYERS)
+    @rule(
+        ordered=ORDERS,
+        by=st.sampled_from(["another", "another", "another", "owner", "its key", "another's key"]),
+        other=PLAYERS,
+    )
     def revoke(self, ordered: Ordered, by: str, other: Player) -> None:
         """Lesson 5."""
         if not ordered.chain:
