@@ -56,10 +56,9 @@ async def read_body(incoming: Incoming, receive: Receive, limit: int) -> bytes:
     media_type = incoming.headers.get(b"content-type", b"")
     if media_type != JOSE_JSON and media_type.split(b";", 1)[0].strip().lower() != JOSE_JSON:
         raise Problem(ProblemType.UNSUPPORTED_MEDIA_TYPE, f"the content type must be {JOSE_JSON.decode()}")
-    too_large = Problem(ProblemType.CONTENT_TOO_LARGE, f"the request is larger than {limit} bytes")
     length = incoming.headers.get(b"content-length", b"").lstrip(b"0")
     if length.isdigit() and (len(length) > len(str(limit)) or int(length) > limit):
-        raise too_large
+        raise _too_large(limit)
     body: bytes = b""
     while True:
         message = await receive()
@@ -67,9 +66,13 @@ async def read_body(incoming: Incoming, receive: Receive, limit: int) -> bytes:
             raise Problem(ProblemType.MALFORMED, "the request ended before its body did")
         body += message.get("body", b"")
         if len(body) > limit:
-            raise too_large
+            raise _too_large(limit)
         if not message.get("more_body", False):
             return body
+
+
+def _too_large(limit: int) -> Problem:
+    return Problem(ProblemType.CONTENT_TOO_LARGE, f"the request is larger than {limit} bytes")
 
 
 async def verify(server: Server, resource: Resource, incoming: Incoming, body: bytes) -> VerifiedRequest:
