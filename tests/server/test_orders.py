@@ -32,8 +32,10 @@ from privet import (
     StoreError,
 )
 from privet.acme.encoding import to_base64url
+from privet.ca.certificates import Certificate
 from privet.ca.profiles import DEFAULT
 from privet.server import orders
+from privet.server.records import Order
 
 pytestmark = pytest.mark.anyio
 
@@ -783,6 +785,37 @@ async def test_an_order_cut_short_again_and_again_keeps_its_serial(cut_short: Cu
     wire.nonce = None
     assert (await wire.post(ordered.headers["location"])).json()["status"] == "valid"
     assert prepared(scene)["serial"] == before["serial"]
+
+
+class Overtaken(MemoryStore):
+    """A store in which somebody else finishes the signing first."""
+
+    overtake: Callable[[], None] | None = None
+
+    def commit(self, *records: Record, unchanged: Sequence[Record] = (), durable: bool = True) -> None:
+        if self.overtake and any(record.kind == "certificate" and record.version > 0 for record in records):
+            overtake, self.overtake = self.overtake, None
+            overtake()
+        super().commit(*records, unchanged=unchanged, durable=durable)
+
+
+async def test_who_is_overtaken_answers_with_what_the_other_one_made(stage: Stage) -> None:
+    """Lesson 19: two signatures over the same bytes, and one of them is the certificate."""
+    async with stage(store=Overtaken(), auto_approve=True) as scene:
+        assert isinstance(scene.store, Overtaken)
+        wire = await scene.account()
+        ordered = await wire.order("a.internal")
+
+        def overtake() -> None:
+            (order,), (certificate,) = scene.store.find("order"), scene.store.find("certificate")
+            signed = scene.ca.sign(Certificate.from_record(certificate))
+            scene.store.commit(Order.from_record(order).issued().to_record(), signed.to_record())
+
+        scene.store.overtake = overtake
+        finalized = await wire.finalize(ordered.json())
+        assert (finalized.status_code, finalized.json()["status"]) == (200, "valid")
+        chain = (await wire.post(finalized.json()["certificate"])).content
+        assert der_of(chain) == base64url_of(prepared(scene)["der"])
 
 
 # --- how many may be open ---
