@@ -17,6 +17,8 @@ class Turn:
         self._file = open_private(path)
 
     def __enter__(self) -> Self:
+        if self._file < 0:
+            raise OSError("it is closed")
         fcntl.flock(self._file, fcntl.LOCK_EX)
         return self
 

@@ -309,8 +309,8 @@ def _to_json(record: Record) -> Change:
 
 def _from_json(change: Change) -> Record:
     return Record(
-        change["kind"],
-        change["id"],
+        change.get("kind", ""),
+        change.get("id", ""),
         change.get("body", "").encode("latin-1"),
         change["version"],
         tuple(change.get("unique", ())),

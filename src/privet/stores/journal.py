@@ -14,6 +14,8 @@ from typing import Any
 from privet.stores.base import StoreError
 from privet.stores.disk import open_private, sync_folder
 
+FORMAT = 1
+
 Change = dict[str, Any]
 
 
@@ -30,13 +32,18 @@ class Journal:
     @property
     def replaced(self) -> bool:
         """Whether somebody has put a shorter journal in its place."""
-        return self._path.stat().st_ino != self._inode
+        return self._status().st_ino != self._inode
 
     @property
     def stale(self) -> bool:
         """Whether somebody has committed since we read. Needs no lock."""
-        status = self._path.stat()
+        status = self._status()
         return status.st_size != self._size or status.st_ino != self._inode
+
+    def _status(self) -> os.stat_result:
+        if self._file < 0:
+            raise OSError("it is closed")
+        return self._path.stat()
 
     def read(self) -> Iterator[Change]:
         """Yield what has been appended since the last time."""
@@ -49,6 +56,8 @@ class Journal:
                         raise StoreError(f"{self._path} is damaged in line {self.lines + 1}")
                     os.ftruncate(self._file, self._size)
                     return
+                if not self.lines and change.get("format") != FORMAT:
+                    raise StoreError(f"{self._path} is from a newer privet: it has another format than {FORMAT}")
                 self._size += len(line)
                 self.lines += 1
                 yield change
@@ -56,6 +65,8 @@ class Journal:
     def append(self, changes: Iterable[Change], *, durable: bool) -> None:
         """Append all of the changes, or raise and leave none of them."""
         lines = [_line(change) for change in changes]
+        if not self.lines:
+            lines.insert(0, _line({"format": FORMAT}))
         text = b"".join(lines)
         try:
             if os.write(self._file, text) != len(text):

@@ -255,6 +255,8 @@ class SQLiteStore(Together):
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
         if version > len(MIGRATIONS):
             raise StoreError(f"{self._path} is from a newer privet: schema {version}, known are 1 to {len(MIGRATIONS)}")
+        if not version and self._connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            raise StoreError(f"{self._path} is a database of another program")
         for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
             self._connection.executescript(f"BEGIN; {migration} PRAGMA user_version = {number}; COMMIT;")
 
