@@ -4,7 +4,9 @@ It needs no lifespan and has no globals; everything comes in through the constru
 `_send`, and every refusal is a problem document, whatever the bytes were.
 """
 
+import asyncio
 import logging
+import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
@@ -57,7 +59,8 @@ DIRECTORY = {
     "keyChange": "key-change",
 }
 
-_ATTEMPTS = 5
+# Whoever conflicts waits for a moment that doubles and is random, so that many who want the same get it in turn.
+_ATTEMPTS, _MOMENT = 9, 0.003
 _STATUS = {status.value for status in HTTPStatus}
 
 
@@ -188,11 +191,12 @@ class ACMEResponder:
         incoming = _incoming(scope, name, id, path, urls)
         body = await read_body(incoming, receive, self._server.limits.body)
         request = await verify(self._server, resource, incoming, body)
-        for _ in range(_ATTEMPTS):
+        for attempt in range(_ATTEMPTS):
             try:
                 return await resource.handler(self._server, request)
             except Conflict:
                 # Something changed between reading and committing: look again, and answer with what is found.
+                await asyncio.sleep(_MOMENT * 2**attempt * secrets.randbelow(1000) / 1000)
                 request = await verify_again(self._server, request)
         raise Problem(
             ProblemType.UNAVAILABLE,
