@@ -144,6 +144,19 @@ async def test_an_account_is_updated(stage: Stage) -> None:
             assert (await wire.post(wire.kid)).json() == updated.json()
 
 
+async def test_updates_and_orders_at_the_same_time_all_succeed(stage: Stage) -> None:
+    """Lesson 29: whoever comes too late looks again, and nobody is turned away."""
+    async with stage(auto_approve=True) as scene:
+        wire = await scene.account()
+        assert wire.kid
+        same = [Wire(scene.http, BASE, wire.key, wire.kid) for _ in range(24)]
+        updates = [
+            client.post(wire.kid, {"contact": [f"mailto:a{n}@example.org"]}) for n, client in enumerate(same[:12])
+        ]
+        answers = await asyncio.gather(*updates, *[client.order("a.internal") for client in same[12:]])
+        assert sorted(answer.status_code for answer in answers) == [200] * 12 + [201] * 12
+
+
 @pytest.mark.parametrize(
     "update",
     [

@@ -16,7 +16,7 @@ from starlette.routing import Mount
 from tests.server.conftest import Stage
 from tests.wire import BASE, Wire, bind, csr, der_of, problem_of
 
-from privet import ACMEResponder, CertificateAuthority, Limits, MemoryStore, Record, StoreError
+from privet import ACMEResponder, CertificateAuthority, Conflict, Limits, MemoryStore, Record, StoreError
 from privet.acme.encoding import to_base64url
 from privet.server.responder import RESOURCES
 
@@ -615,6 +615,23 @@ async def test_a_store_that_fails_from_the_start_is_a_503_too() -> None:
             assert "replay-nonce" not in response.headers
         store.failing = False
         await issue_at(http, BASE)
+
+
+class Contested(MemoryStore):
+    """A store in which somebody else is always faster."""
+
+    def commit(self, *records: Record, unchanged: Sequence[Record] = (), durable: bool = True) -> None:
+        if any(record.kind == "order" for record in records):
+            raise Conflict("somebody else was faster")
+        super().commit(*records, unchanged=unchanged, durable=durable)
+
+
+async def test_who_is_always_too_late_is_asked_to_come_back(stage: Stage) -> None:
+    async with stage(store=Contested(), auto_approve=True) as scene:
+        wire = await scene.account()
+        refused = await wire.order("a.internal")
+        assert problem_of(refused) == (503, "serverInternal")
+        assert refused.headers["retry-after"] == "1"
 
 
 class Slow(MemoryStore):
