@@ -508,6 +508,49 @@ async def test_accounts_may_have_keys_of_every_kind(stage: Stage, key: PrivateKe
         assert (await wire.issue("a.internal")).startswith(b"-----BEGIN CERTIFICATE-----")
 
 
+EC_JWK, RSA_JWK = jwk_of(new_key()), jwk_of(rsa.generate_private_key(65537, 2048))
+N = from_base64url(RSA_JWK["n"], "n")
+
+
+@pytest.mark.parametrize(
+    "jwk",
+    [
+        jwk_of(rsa.generate_private_key(65537, 1024)),
+        *[RSA_JWK | {"e": to_base64url(e)} for e in (b"", b"\0", b"\1", b"\3", b"\1\0\0", b"\0\1\0\1")],
+        *[RSA_JWK | {"n": to_base64url(n)} for n in (b"", b"\1", b"\0" + N, N[:-1] + b"\0", N * 3, N * 20)],
+        RSA_JWK | {"d": "AQAB"},
+        {"kty": "RSA"},
+        {"kty": "RSA", "n": 7, "e": None},
+        EC_JWK | {"crv": "P-224"},
+        EC_JWK | {"crv": "secp256k1"},
+        EC_JWK | {"crv": "P-384"},
+        EC_JWK | {"x": EC_JWK["y"]},
+        EC_JWK | {"x": to_base64url(bytes(32)), "y": to_base64url(bytes(32))},
+        EC_JWK | {"x": EC_JWK["x"] + "AA"},
+        EC_JWK | {"y": "ä"},
+        EC_JWK | {"d": EC_JWK["x"]},
+        {"kty": "EC", "crv": ["P-256"], "x": {}, "y": []},
+        {"kty": "OKP", "crv": "Ed448", "x": to_base64url(bytes(57))},
+        {"kty": "OKP", "crv": "X25519", "x": to_base64url(bytes(32))},
+        {"kty": "OKP", "crv": "Ed25519", "x": to_base64url(bytes(31))},
+        {"kty": "OKP", "crv": "Ed25519", "x": to_base64url(bytes(32))},
+        {"kty": "oct", "k": "AAAA"},
+        {"kty": "DSA"},
+        {"kty": ["EC"]},
+        {},
+    ],
+)
+async def test_keys_that_anybody_could_use_are_refused(stage: Stage, jwk: dict[str, Any]) -> None:
+    """Lessons 3, 26: weak, private, symmetric or broken: badPublicKey, whatever algorithm goes with it."""
+    async with stage() as scene:
+        wire = scene.stranger()
+        for route, payload in (("new-account", {}), ("revoke-cert", {"certificate": "MIIB"})):
+            for algorithm in ("ES256", "RS256", "EdDSA"):
+                refused = await wire.post(route, payload, jwk=jwk, alg=algorithm)
+                assert problem_of(refused) == (400, "badPublicKey")
+        assert scene.store.find("account") == []
+
+
 async def test_a_key_has_one_account_however_its_jwk_is_dressed(stage: Stage) -> None:
     """Lesson 6: the thumbprint is RFC 7638's, not that of the JWK as sent."""
     async with stage(auto_approve=True) as scene:
