@@ -9,7 +9,6 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
 from typing import Any
 
 from privet.acme.encoding import to_json
@@ -61,7 +60,6 @@ DIRECTORY = {
 
 # Whoever conflicts waits for a moment that doubles and is random, so that many who want the same get it in turn.
 _ATTEMPTS, _MOMENT = 9, 0.003
-_STATUS = {status.value for status in HTTPStatus}
 
 
 def _utc_now() -> datetime:
