@@ -11,7 +11,7 @@ import dns.rcode
 import dns.rdataclass
 import dns.rdatatype
 import dns.rrset
-from tests.validation.town import Host, datagrams
+from tests.validation.town import Handler, Host, datagrams
 
 Answering = Callable[[dns.message.Message, bool], bytes | list[bytes]]
 """Query and whether it came by TCP, to the answers."""
@@ -20,7 +20,10 @@ Answering = Callable[[dns.message.Message, bool], bytes | list[bytes]]
 class Nameserver:
     """Knows every record it was told of, follows aliases as a recursive one does, and remembers what it was asked."""
 
-    def __init__(self, host: Host, port: int) -> None:
+    def __init__(self, host: Host, port: int, *, by_tcp: Handler | None = None) -> None:
+        self.by_tcp = by_tcp or self._stream
+        self.sender = ("", 0)
+        """Who asked last, by UDP."""
         self.host = host
         self.port = port
         self.address = f"{host.address}:{port}"
@@ -42,14 +45,18 @@ class Nameserver:
         ends = contextlib.AsyncExitStack()
 
         async def start() -> None:
-            await ends.enter_async_context(datagrams(self.host.address, self.port, lambda data: self._reply(data, False)))
+            await ends.enter_async_context(datagrams(self.host.address, self.port, self._datagram))
 
         self.host.run(start())
         try:
-            with self.host.serve(self._stream, self.port):
+            with self.host.serve(self.by_tcp, self.port):
                 yield
         finally:
             self.host.run(ends.aclose())
+
+    def _datagram(self, data: bytes, sender: tuple[str, int]) -> list[bytes]:
+        self.sender = sender
+        return self._reply(data, False)
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         data = await reader.readexactly(int.from_bytes(await reader.readexactly(2), "big"))

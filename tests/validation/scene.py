@@ -108,9 +108,7 @@ class Scene:
         context = {"token": TOKEN, "key_authorization": PROOF, "account": ACCOUNT, **context}
         return self.run(validator.prove(Attempt(identifier, identifier_type, **context)))
 
-    def refused(
-        self, validator: Prover, identifier: str, identifier_type: str = "dns", **context: Any
-    ) -> NotProved:
+    def refused(self, validator: Prover, identifier: str, identifier_type: str = "dns", **context: Any) -> NotProved:
         """The refusal; one clear sentence, with nothing in it of what the other side said."""
         with pytest.raises(NotProved) as caught:
             self.prove(validator, identifier, identifier_type, **context)
@@ -119,4 +117,3 @@ class Scene:
         assert "\n" not in refusal.detail
         assert len(refusal.detail) < 400
         return refusal
-

@@ -76,9 +76,7 @@ def validator(scene: Scene, method: str) -> Prover:
 
 @pytest.mark.parametrize("method", ["http-01", "tls-alpn-01"])
 @pytest.mark.parametrize("address", FORBIDDEN.values(), ids=FORBIDDEN)
-def test_a_name_of_a_forbidden_address(
-    scene: Scene, own_services: list[Listener], method: str, address: str
-) -> None:
+def test_a_name_of_a_forbidden_address(scene: Scene, own_services: list[Listener], method: str, address: str) -> None:
     scene.nameserver.add("evil.internal", "AAAA" if ":" in address else "A", address)
     refusal = scene.refused(validator(scene, method), "evil.internal")
     assert refusal.type is ProblemType.CONNECTION
@@ -106,9 +104,7 @@ def test_a_redirect_to_a_forbidden_address(scene: Scene, own_services: list[List
 
 
 @pytest.mark.parametrize("address", FORBIDDEN.values(), ids=FORBIDDEN)
-def test_a_redirect_to_a_name_of_a_forbidden_address(
-    scene: Scene, own_services: list[Listener], address: str
-) -> None:
+def test_a_redirect_to_a_name_of_a_forbidden_address(scene: Scene, own_services: list[Listener], address: str) -> None:
     scene.nameserver.add("evil.internal", "A", scene.town.client.address)
     scene.nameserver.add(f"{CANARY}.internal", "CNAME", "metadata.google.internal.")
     scene.nameserver.add("metadata.google.internal", "AAAA" if ":" in address else "A", address)

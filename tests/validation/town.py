@@ -106,16 +106,15 @@ class Listener:
         server.close()
         for task in self._now:
             task.cancel()
-        while self._now:
-            await asyncio.sleep(0)
+        await asyncio.gather(*self._now, return_exceptions=True)
 
 
 class Town:
     """`port` says where a well-known port is: there where every host has its own, elsewhere where nobody else is."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, real: bool = os.environ.get("PRIVET_TOWN") != "loopback") -> None:
         self.namespaces: list[str] = []
-        self.real = os.environ.get("PRIVET_TOWN") != "loopback" and _can_make_namespaces()
+        self.real = real and _can_make_namespaces()
         if self.real:
             hosts = self._found()
         else:
@@ -145,9 +144,7 @@ class Town:
         for line in itertools.chain(lines, (f"-n {bridge} {line}" for line in inside)):
             subprocess.run(["ip", *line.split()], check=True, capture_output=True)
         self._wait_for_links()
-        return [
-            Host(f"10.77.0.{number}", f"fd77::{number}", f"{town}-{name}") for number, name in enumerate(NAMES, 1)
-        ]
+        return [Host(f"10.77.0.{number}", f"fd77::{number}", f"{town}-{name}") for number, name in enumerate(NAMES, 1)]
 
     def _wait_for_links(self) -> None:
         """The kernel sees a carrier when it gets round to it, within a second."""
@@ -266,9 +263,7 @@ def certificate(*names: str, extensions: Sequence[tuple[x509.ExtensionType, bool
     signed = builder.sign(key, hashes.SHA256())
     return (
         signed.public_bytes(serialization.Encoding.PEM),
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ),
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
     )
 
 
@@ -296,7 +291,7 @@ def response(status: int = 200, body: bytes = b"", **headers: str) -> bytes:
 
 @contextlib.asynccontextmanager
 async def datagrams(
-    address: str, port: int, received: Callable[[bytes], Iterator[bytes] | list[bytes]]
+    address: str, port: int, received: Callable[[bytes, tuple[str, int]], list[bytes]]
 ) -> AsyncIterator[None]:
     loop = asyncio.get_running_loop()
 
@@ -305,7 +300,7 @@ async def datagrams(
             self.transport = transport
 
         def datagram_received(self, data: bytes, sender: Any) -> None:
-            for answer in received(data):
+            for answer in received(data, sender[:2]):
                 self.transport.sendto(answer, sender)
 
     family = socket.AF_INET6 if ":" in address else socket.AF_INET

@@ -149,8 +149,9 @@ async def _converse(
     except ssl.SSLError as error:
         raise Problem(ProblemType.TLS, f"no TLS connection to {called}: {_tls_reason(error)}") from None
     except OSError as error:
-        type = ProblemType.TLS if tls else ProblemType.CONNECTION
-        raise Problem(type, f"{called} broke off the connection: {why(error)}") from None
+        if tls is None:
+            raise Problem(ProblemType.CONNECTION, f"{called} broke off the connection: {why(error)}") from None
+        raise Problem(ProblemType.TLS, f"{called} broke off the TLS handshake: {why(error)}") from None
     except BaseException:
         sock.close()
         raise

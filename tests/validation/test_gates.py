@@ -1,0 +1,117 @@
+"""How many at once, and that those who wait for a slow place are in nobody's way."""
+
+import asyncio
+
+import pytest
+from tests.validation.scene import PROOF, Scene
+from tests.validation.town import never, response, says
+
+from privet.validation import Attempt, Gate
+
+pytestmark = pytest.mark.anyio
+
+GOOD = response(200, PROOF.encode())
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class Crowd:
+    """People who pass a gate and stay until they are let go."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self.inside: list[str] = []
+        self.go = asyncio.Event()
+
+    async def pass_through(self, target: str) -> None:
+        async with self.gate.enter(target):
+            self.inside.append(target)
+            await self.go.wait()
+
+    async def gather(self, *targets: str) -> list[asyncio.Task[None]]:
+        tasks = [asyncio.create_task(self.pass_through(target)) for target in targets]
+        for _ in range(10):
+            await asyncio.sleep(0)
+        return tasks
+
+
+async def test_so_many_to_one_target_and_so_many_in_all() -> None:
+    crowd = Crowd(Gate(total=5, per_target=2))
+    tasks = await crowd.gather(*"aaaaa", *"bbb", *"cccc")
+    assert crowd.inside == ["a", "a", "b", "b", "c"]
+    crowd.go.set()
+    await asyncio.gather(*tasks)
+    assert sorted(crowd.inside) == sorted("aaaaabbbcccc")
+
+
+async def test_who_waits_for_a_slow_target_holds_no_place() -> None:
+    crowd = Crowd(Gate(total=3, per_target=2))
+    tasks = await crowd.gather(*"aaaaaaaaaa", "b")
+    assert crowd.inside == ["a", "a", "b"]
+    crowd.go.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_who_gives_up_leaves_no_trace() -> None:
+    gate = Gate(total=1, per_target=1)
+    crowd = Crowd(gate)
+    first, *others = await crowd.gather("a", "a", "b", "c")
+    for other in others:
+        other.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+    crowd.go.set()
+    await first
+    (room,) = gate._rooms.values()
+    assert room.places == {}
+    async with asyncio.timeout(5), gate.enter("a"):
+        pass
+
+
+def test_a_gate_may_be_used_in_several_event_loops() -> None:
+    gate = Gate(total=1, per_target=1)
+
+    async def crowd() -> list[str]:
+        crowd = Crowd(gate)
+        tasks = await crowd.gather("a", "a", "b")
+        crowd.go.set()
+        await asyncio.gather(*tasks)
+        return crowd.inside
+
+    assert [sorted(asyncio.run(crowd())) for _ in range(3)] == [["a", "a", "b"]] * 3
+
+
+@pytest.mark.parametrize(("total", "per_target"), [(0, 1), (1, 0)])
+def test_a_gate_that_lets_nobody_through(total: int, per_target: int) -> None:
+    with pytest.raises(ValueError, match="at least one"):
+        Gate(total=total, per_target=per_target)
+
+
+def test_a_black_hole_is_not_in_the_way_of_others(scene: Scene) -> None:
+    """Two hundred validations, half of them of a host that takes every call and says nothing: the others are done
+    while it is still being waited for, and it is never called more often than one target may be."""
+    town = scene.town
+    scene.nameserver.add("hole.internal", "A", town.neighbour.address)
+    scene.nameserver.add("www.internal", "A", town.client.address)
+    patient = scene.resolver(timeout=30, lifetime=60)
+    validator = scene.http01(resolver=patient, gate=Gate(total=30, per_target=10), timeout=60, connect_timeout=30)
+
+    async def prove(name: str) -> None:
+        await validator.prove(Attempt(name, "dns", PROOF.partition(".")[0], PROOF))
+
+    async def all_at_once() -> int:
+        lost = [asyncio.create_task(prove("hole.internal")) for _ in range(100)]
+        await asyncio.gather(*(prove("www.internal") for _ in range(100)))
+        waiting = sum(not each.done() for each in lost)
+        for each in lost:
+            each.cancel()
+        await asyncio.gather(*lost, return_exceptions=True)
+        return waiting
+
+    with town.neighbour.serve(never, scene.http) as hole, town.client.serve(says(GOOD), scene.http) as well:
+        assert scene.run(all_at_once()) == 100
+    assert hole.most_at_once <= 10
+    assert well.most_at_once <= 10
+    assert well.calls == 100
