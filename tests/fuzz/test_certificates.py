@@ -148,6 +148,7 @@ def signed(key: PrivateKey, extensions: list[tuple[str, bytes]], common_name: st
     return builder.sign(key, hashes.SHA256()).public_bytes(Encoding.DER)
 
 
+@pytest.mark.filterwarnings("ignore:Attribute's length")
 @often
 @given(
     alternative_names,
