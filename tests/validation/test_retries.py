@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field
 
 import pytest
-from tests.validation.scene import DIGEST, NOW, PROOF, TOKEN, Scene
+from tests.validation.scene import DIGEST, NOW, PATH, PROOF, TOKEN, Scene
+from tests.validation.town import Site, response
 
 from privet.acme.problems import Problem, ProblemType
 from privet.validation import Attempt, DNSPersist01Validator, NotProved, Proof, Resolver, Retrying, Step, prove
@@ -136,3 +137,20 @@ def test_a_record_that_comes_a_moment_later_is_found(scene: Scene) -> None:
     proof = scene.prove(Retrying(scene.dns01(), sleep=sleep), "www.internal")
     assert proof.method == "dns-01"
     assert naps == [1]
+
+
+def test_the_trail_of_a_long_journey_stays_short(scene: Scene) -> None:
+    """Whoever is validated decides how far it goes, not how much of it is kept."""
+    for number in range(8):
+        scene.nameserver.add(f"h{number}.internal", "A", scene.town.client.address)
+    pages = {PATH: response(302, Location=scene.url("h0.internal", "/0" + "x" * 1900))}
+    pages |= {
+        f"/{number}{'x' * 1900}": response(
+            302, Location=scene.url(f"h{number + 1}.internal", f"/{number + 1}{'x' * 1900}")
+        )
+        for number in range(8)
+    }
+    with scene.town.client.serve(Site(pages), scene.http):
+        refusal = scene.refused(scene.http01(), "h0.internal")
+    assert len(refusal.steps) <= 60
+    assert all(len(step.what) <= 300 for step in refusal.steps)

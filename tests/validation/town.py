@@ -33,24 +33,33 @@ from privet.validation import Networks
 Value = TypeVar("Value")
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
+_HOUSES = itertools.count(1)
 NAMES = ("ca", "client", "neighbour", "dns")
 
 
 class Host:
     """A host with an event loop of its own. `run` does something there, `serve` listens there."""
 
-    def __init__(self, address: str, address6: str, namespace: str | None) -> None:
+    def __init__(
+        self,
+        address: str,
+        address6: str,
+        namespace: str | None,
+        new_loop: Callable[[], asyncio.AbstractEventLoop] = asyncio.new_event_loop,
+    ) -> None:
+        self._new_loop = new_loop
+        self.namespace = namespace
         self.address = address
         self.address6 = address6
         self._ready = threading.Event()
-        self._thread = threading.Thread(target=self._live, args=(namespace,), daemon=True)
+        self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
         self._ready.wait(10)
 
-    def _live(self, namespace: str | None) -> None:
-        if namespace is not None:
-            _enter(namespace)
-        self.loop = asyncio.new_event_loop()
+    def _live(self) -> None:
+        if self.namespace is not None:
+            _enter(self.namespace)
+        self.loop = self._new_loop()
         self.loop.call_soon(self._ready.set)
         self.loop.run_forever()
         self.loop.close()
@@ -118,7 +127,8 @@ class Town:
         if self.real:
             hosts = self._found()
         else:
-            seat = f"127.{77 + os.getpid() % 100}.{os.getpid() // 100 % 250}"
+            # A street for each process, and a house for each town in it.
+            seat = f"127.{77 + os.getpid() % 170}.{next(_HOUSES)}"
             hosts = [Host(f"{seat}.{number}", "::1", None) for number in range(1, len(NAMES) + 1)]
             self.seat = f"{seat}.0/24"
         self.ca, self.client, self.neighbour, self.dns = hosts
@@ -164,6 +174,10 @@ class Town:
         if not self.real:
             allow += [self.seat, "::1"]
         return Networks(allow=allow, **options)
+
+    def command(self, name: str) -> list[str]:
+        """What a program's command begins with to run on the host of this name."""
+        return ["ip", "netns", "exec", self.namespaces[1 + NAMES.index(name)]]
 
     def cut_off(self, name: str, cut: bool) -> None:
         """Take a host off the net, or put it back. What is sent to it then is not answered at all."""

@@ -10,6 +10,7 @@ from privet.validation.http01 import HTTP01Validator
 from privet.validation.networks import AddressRefused, Networks
 from privet.validation.resolver import LookupFailed, NoSuchName, Resolver
 from privet.validation.retries import Retrying
+from privet.validation.standard import make_validators
 from privet.validation.tlsalpn01 import TLSALPN01Validator
 from privet.validation.validator import Validator, Wrapper
 
@@ -35,5 +36,6 @@ __all__ = [
     "TLSALPN01Validator",
     "Validator",
     "Wrapper",
+    "make_validators",
     "prove",
 ]

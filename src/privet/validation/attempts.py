@@ -5,12 +5,16 @@ account or whether a wildcard is meant, has the method `prove` and is given an `
 done, and what it raises says so too. The law: nothing but a `Proof` is a yes.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol, Self, runtime_checkable
 
 from privet.acme.problems import Problem, ProblemType
+
+STEPS = 60
+LONGEST = 300
 
 Clock = Callable[[], datetime]
 
@@ -47,8 +51,8 @@ class Attempt:
 class Step:
     """One thing done for a validation: a nameserver was asked, or a host was connected to.
 
-    `what` may have been chosen by whoever is validated (a redirect's URL, the target of an alias). It is plain ASCII
-    and at most a few thousand characters, and it is for the audit trail: never for the client.
+    `what` may have been chosen by whoever is validated (a redirect's URL, the target of an alias). It is plain ASCII,
+    and it is for the audit trail: never for the client.
     """
 
     what: str
@@ -120,14 +124,18 @@ class Prover(Protocol):
         ...
 
 
-@dataclass(slots=True)
 class Trail:
-    """The steps of a validation while it is under way."""
+    """The steps of a validation while it is under way: the latest ones, each cut to a size that can be kept."""
 
-    steps: list[Step] = field(default_factory=list)
+    def __init__(self, steps: Iterable[Step] = ()) -> None:
+        self._steps = deque(steps, maxlen=STEPS)
 
     def add(self, what: str, target: str, source: str = "") -> None:
-        self.steps.append(Step(what, target, source))
+        self._steps.append(Step(what[:LONGEST], target, source))
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return tuple(self._steps)
 
 
 async def prove(

@@ -108,9 +108,9 @@ class CheckingCAA(Wrapper):
 
     async def prove(self, attempt: Attempt) -> Proof:
         proof = await prove(self.validator, attempt, method=self.method, now=self.now)
-        trail = Trail(list(proof.steps))
+        trail = Trail(proof.steps)
         try:
             domain = await self.caa.check(attempt, proof.method, trail)
         except Problem as problem:
-            raise NotProved.from_problem(problem, proof.method, tuple(trail.steps)) from None
-        return replace(proof, caa=domain, steps=tuple(trail.steps))
+            raise NotProved.from_problem(problem, proof.method, trail.steps) from None
+        return replace(proof, caa=domain, steps=trail.steps)

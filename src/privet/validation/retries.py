@@ -3,11 +3,22 @@ may have been a moment too early."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
 from privet.acme.problems import Problem, ProblemType
-from privet.validation.attempts import Attempt, Clock, NotProved, Proof, Prover, SimpleValidator, Step, prove, utc_now
+from privet.validation.attempts import (
+    STEPS,
+    Attempt,
+    Clock,
+    NotProved,
+    Proof,
+    Prover,
+    SimpleValidator,
+    Step,
+    prove,
+    utc_now,
+)
 from privet.validation.validator import Wrapper
 
 # What may be otherwise in a moment. What CAA says, or that a name is malformed, will not be.
@@ -28,7 +39,8 @@ class Sleep(Protocol):
 
 class Retrying(Wrapper):
     """A validator, asked again when it fails: after `pause` seconds, then `factor` times as long, never longer than
-    `longest`, as long as the next try begins within `within` seconds of the first. The last problem is the answer;
+    `longest`, as long as the next try begins within `within` seconds of the first. Only the types of problem in
+    `passing` are tried again. The last problem is the answer;
     of the steps, the last ones are kept."""
 
     def __init__(
@@ -39,17 +51,19 @@ class Retrying(Wrapper):
         pause: float = 1.0,
         factor: float = 2.0,
         longest: float = 10.0,
+        passing: Collection[ProblemType] = PASSING,
         method: str = "",
         now: Clock = utc_now,
         sleep: Sleep = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
-        steps: int = 100,
+        steps: int = STEPS,
     ) -> None:
         super().__init__(validator, method=method, now=now)
         self.within = within
         self.pause = pause
         self.factor = factor
         self.longest = longest
+        self.passing = passing
         self.steps = steps
         self._sleep = sleep
         self._clock = clock
@@ -64,7 +78,7 @@ class Retrying(Wrapper):
             except Problem as problem:
                 steps += problem.steps if isinstance(problem, NotProved) else ()
                 steps = steps[-self.steps :]
-                if problem.type not in PASSING or self._clock() + pause > last:
+                if problem.type not in self.passing or self._clock() + pause > last:
                     raise NotProved.from_problem(problem, self.method, steps) from None
             else:
                 return proof

@@ -40,16 +40,16 @@ class Validator:
                 expires = await self.look(attempt, identifier, trail)
         except TimeoutError:
             detail = f"{self.method} for {attempt.name} took longer than {self.timeout:g} s"
-            raise NotProved(ProblemType.CONNECTION, detail, method=self.method, steps=tuple(trail.steps)) from None
+            raise NotProved(ProblemType.CONNECTION, detail, method=self.method, steps=trail.steps) from None
         except Problem as problem:
-            raise NotProved.from_problem(problem, self.method, tuple(trail.steps)) from None
+            raise NotProved.from_problem(problem, self.method, trail.steps) from None
         return Proof(
             identifier.value,
             identifier.type.value,
             attempt.wildcard,
             self.method,
             self.now(),
-            tuple(trail.steps),
+            trail.steps,
             expires=expires,
         )
 

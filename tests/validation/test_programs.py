@@ -1,0 +1,109 @@
+"""Other people's ACME clients on a host of their own, answering on the real ports, and our validators on another."""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import dns.message
+import pytest
+import uvicorn
+from cryptography import x509
+from tests.interop.programs import need
+from tests.validation.scene import Scene
+
+from privet import ACMEResponder, CertificateAuthority, MemoryStore
+
+pytestmark = pytest.mark.interop
+
+
+@pytest.fixture
+def directory(scene: Scene) -> Iterator[str]:
+    """A CA on the CA's host, which validates before it signs."""
+    if not scene.town.real:
+        pytest.skip("the ports 80 and 443 of a host are needed, and so a network namespace")
+    ca = CertificateAuthority(MemoryStore())
+    ca.init()
+    url = f"http://{scene.town.ca.address}:8000"
+    validators = {"http-01": scene.http01(), "dns-01": scene.dns01(), "tls-alpn-01": scene.tls()}
+    app = ACMEResponder(ca, challenge_validator=validators, external_url=url)
+    config = uvicorn.Config(app, host=scene.town.ca.address, port=8000, log_level="warning", lifespan="off")
+    server = uvicorn.Server(config)
+
+    async def serve() -> asyncio.Task[None]:
+        task = asyncio.create_task(server.serve())
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0.01)
+        return task
+
+    async def end(task: asyncio.Task[None]) -> None:
+        server.should_exit = True
+        await task
+
+    task = scene.run(serve())
+    try:
+        yield f"{url}/directory"
+    finally:
+        scene.run(end(task))
+
+
+def run(scene: Scene, *command: str, env: dict[str, str] | None = None) -> None:
+    """Run a client's program on the client's host."""
+    done = subprocess.run(
+        [*scene.town.command("client"), *command],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**os.environ, **(env or {})},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def names_in(path: Path) -> Sequence[str]:
+    certificate = x509.load_pem_x509_certificate(path.read_bytes())
+    named = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    return [str(name.value) for name in named]
+
+
+def lego(scene: Scene, directory: str, folder: Path, *options: str, env: dict[str, str] | None = None) -> None:
+    account = ["--email", "somebody@example.com", "--accept-tos", "--server", directory, "--path", str(folder)]
+    run(scene, need("lego"), *account, *options, "run", env=env)
+
+
+@pytest.mark.parametrize("challenge", ["http", "tls"])
+def test_lego_proves_control_by_http_01_and_tls_alpn_01(
+    scene: Scene, directory: str, tmp_path: Path, challenge: str
+) -> None:
+    scene.nameserver.add("www.internal", "A", scene.town.client.address)
+    lego(scene, directory, tmp_path, "--domains", "www.internal", f"--{challenge}")
+    assert names_in(tmp_path / "certificates/www.internal.crt") == ["www.internal"]
+
+
+def test_lego_proves_control_of_a_wildcard_by_dns_01_with_a_hook(scene: Scene, directory: str, tmp_path: Path) -> None:
+    hook, zone = tmp_path / "hook", tmp_path / "zone"
+    hook.write_text(f'#!/bin/sh\n[ "$1" = present ] && echo "$3" >> {zone}\nexit 0\n')
+    hook.chmod(0o755)
+
+    def from_the_zone(query: dns.message.Message, tcp: bool) -> bytes | list[bytes]:
+        with contextlib.suppress(FileNotFoundError):
+            scene.nameserver.records["_acme-challenge.internal", "TXT"] = zone.read_text().split()
+        return scene.nameserver.answer(query, tcp)
+
+    scene.nameserver.answering["_acme-challenge.internal"] = from_the_zone
+    options = ["--dns", "exec", "--dns.disable-cp", "--dns.resolvers", scene.nameserver.address]
+    env = {"EXEC_PATH": str(hook), "EXEC_POLLING_INTERVAL": "1", "EXEC_PROPAGATION_TIMEOUT": "5"}
+    lego(scene, directory, tmp_path, "--domains", "*.internal", *options, env=env)
+    assert names_in(tmp_path / "certificates/_.internal.crt") == ["*.internal"]
+
+
+def test_certbot_proves_control_by_http_01(scene: Scene, directory: str, tmp_path: Path) -> None:
+    scene.nameserver.add("www.internal", "A", scene.town.client.address)
+    folders = [part for name in ("config", "work", "logs") for part in (f"--{name}-dir", str(tmp_path / name))]
+    account = ["--agree-tos", "--email", "somebody@example.com", "--no-eff-email", "--non-interactive"]
+    certbot = need("certbot", source="PyPI's certbot")
+    options = ["--standalone", "--domain", "www.internal", "--server", directory, *folders]
+    run(scene, certbot, "certonly", *account, *options)
+    assert names_in(tmp_path / "config/live/www.internal/cert.pem") == ["www.internal"]

@@ -1,0 +1,95 @@
+"""The validators where they belong: behind a responder, which knows nothing of them but the protocol."""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+from tests.validation.scene import CANARY, Scene
+from tests.validation.town import Handler, response
+from tests.wire import BASE, Wire, thumbprint_of
+
+from privet import ACMEResponder, CertificateAuthority, ChallengeValidator, MemoryStore
+from privet.acme.encoding import to_base64url
+from privet.validation import CAA, CheckingCAA, Retrying
+
+
+def responder(scene: Scene) -> ACMEResponder:
+    ca = CertificateAuthority(MemoryStore())
+    ca.init()
+    caa = CAA(["ca.internal"], resolver=scene.resolver())
+    validators: dict[str, ChallengeValidator] = {
+        "http-01": CheckingCAA(scene.http01(), caa),
+        "dns-01": Retrying(scene.dns01(), within=0),
+        "tls-alpn-01": scene.tls(),
+    }
+    return ACMEResponder(ca, challenge_validator=validators)
+
+
+def answers(pages: dict[str, str]) -> Handler:
+    """A client's web server, which has what it was given."""
+
+    async def handler(reader: Any, writer: Any) -> None:
+        path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode()
+        writer.write(response(200, pages.get(path, CANARY).encode()))
+        await writer.drain()
+
+    return handler
+
+
+async def challenged(wire: Wire, name: str, type: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """An order for the name, and its challenge of this type."""
+    await wire.register()
+    order = (await wire.order(name)).json()
+    authorization = (await wire.post(order["authorizations"][0])).json()
+    return order, next(each for each in authorization["challenges"] if each["type"] == type)
+
+
+def test_a_certificate_is_issued_when_control_is_proved_by_http_01(scene: Scene) -> None:
+    pages: dict[str, str] = {}
+
+    async def story() -> int:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(responder(scene)), base_url=BASE) as http:
+            wire = Wire(http)
+            order, challenge = await challenged(wire, "www.internal", "http-01")
+            token = challenge["token"]
+            pages[f"/.well-known/acme-challenge/{token}"] = f"{token}.{thumbprint_of(wire.key)}\n"
+            answered = (await wire.post(challenge["url"], {})).json()
+            assert answered["status"] == "valid", answered
+            return (await wire.finalize(order)).status_code
+
+    scene.nameserver.add("www.internal", "A", scene.town.client.address)
+    with scene.town.client.serve(answers(pages), scene.http):
+        assert scene.run(story()) == 200
+    assert "CAA www.internal" in scene.nameserver.asked
+
+
+def test_a_wildcard_is_issued_when_control_is_proved_by_dns_01(scene: Scene) -> None:
+    async def story() -> int:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(responder(scene)), base_url=BASE) as http:
+            wire = Wire(http)
+            order, challenge = await challenged(wire, "*.internal", "dns-01")
+            proof = f"{challenge['token']}.{thumbprint_of(wire.key)}"
+            digest = to_base64url(hashlib.sha256(proof.encode()).digest())
+            scene.nameserver.add("_acme-challenge.internal", "TXT", digest)
+            answered = (await wire.post(challenge["url"], {})).json()
+            assert answered["status"] == "valid", answered
+            return (await wire.finalize(order)).status_code
+
+    assert scene.run(story()) == 200
+
+
+def test_the_client_is_told_why_not_and_nothing_else(scene: Scene) -> None:
+    async def story() -> Mapping[str, Any]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(responder(scene)), base_url=BASE) as http:
+            _, challenge = await challenged(wire := Wire(http), "www.internal", "http-01")
+            refused = (await wire.post(challenge["url"], {})).json()
+            assert refused["status"] == "invalid"
+            error: Mapping[str, Any] = refused["error"]
+            return error
+
+    scene.nameserver.add("www.internal", "A", scene.town.client.address)
+    with scene.town.client.serve(answers({}), scene.http):
+        error = scene.run(story())
+    assert error["type"] == "urn:ietf:params:acme:error:incorrectResponse"
+    assert error["detail"] == "http-01 for www.internal found something else than the key authorization"
