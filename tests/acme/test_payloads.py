@@ -22,9 +22,14 @@ from privet.acme.payloads import (
 )
 from privet.acme.problems import Problem, ProblemType
 
+
+def read_order(payload: Payload) -> NewOrder:
+    return NewOrder.read(payload, most=100)
+
+
 READERS: list[Callable[[Payload], object]] = [
     NewAccount.read,
-    NewOrder.read,
+    read_order,
     Revocation.read,
     read_contact,
     read_finalize,
@@ -167,7 +172,7 @@ def test_contacts_can_be_none_and_cannot_be_many() -> None:
 
 
 def test_an_order_is_read_as_it_stands() -> None:
-    order = NewOrder.read(
+    order = read_order(
         {
             "identifiers": [
                 dns("B.internal"),
@@ -192,8 +197,8 @@ def test_an_order_is_read_as_it_stands() -> None:
 
 @pytest.mark.parametrize("identifiers", [None, [], {}, "a.internal", dns("a.internal"), 7, True])
 def test_an_order_has_a_list_of_identifiers(identifiers: object) -> None:
-    refused(ProblemType.MALFORMED, NewOrder.read, {"identifiers": identifiers})
-    refused(ProblemType.MALFORMED, NewOrder.read, {})
+    refused(ProblemType.MALFORMED, read_order, {"identifiers": identifiers})
+    refused(ProblemType.MALFORMED, read_order, {})
 
 
 @pytest.mark.parametrize(
@@ -244,7 +249,7 @@ def test_an_order_has_a_list_of_identifiers(identifiers: object) -> None:
     ],
 )
 def test_what_is_no_identifier_is_malformed(entry: object) -> None:
-    problem = refused(ProblemType.MALFORMED, NewOrder.read, {"identifiers": [dns("a.internal"), entry]})
+    problem = refused(ProblemType.MALFORMED, read_order, {"identifiers": [dns("a.internal"), entry]})
     assert len(problem.subproblems) == 1
     assert problem.detail.isprintable()
     refused(ProblemType.MALFORMED, read_new_authorization, {"identifier": entry})
@@ -254,15 +259,23 @@ def test_what_is_no_identifier_is_malformed(entry: object) -> None:
 def test_an_unknown_type_is_unsupported(type: str) -> None:
     """Lesson 2."""
     entry = {"type": type, "value": "a.internal"}
-    problem = refused(ProblemType.UNSUPPORTED_IDENTIFIER, NewOrder.read, {"identifiers": [dns("a.internal"), entry]})
+    problem = refused(ProblemType.UNSUPPORTED_IDENTIFIER, read_order, {"identifiers": [dns("a.internal"), entry]})
     assert problem.detail.isprintable()
     refused(ProblemType.UNSUPPORTED_IDENTIFIER, read_new_authorization, {"identifier": entry})
+
+
+def test_identifiers_too_many_are_counted_and_not_read() -> None:
+    """Or a small request for nonsense would bring megabytes of subproblems."""
+    assert read_order({"identifiers": [dns("a.internal")] * 100}).identifiers
+    problem = refused(ProblemType.MALFORMED, read_order, {"identifiers": [0] * 101})
+    assert problem.detail == "101 identifiers in one order; 100 are allowed"
+    assert not problem.subproblems
 
 
 def test_whatever_is_wrong_is_named() -> None:
     """§6.7.1: one answer for all that is wrong."""
     entries = [dns("a.internal"), dns("b_1.internal"), {"type": "email", "value": "a@b"}, dns("c_1.internal")]
-    problem = refused(ProblemType.COMPOUND, NewOrder.read, {"identifiers": entries})
+    problem = refused(ProblemType.COMPOUND, read_order, {"identifiers": entries})
     assert [each.type for each in problem.subproblems] == [
         ProblemType.MALFORMED,
         ProblemType.UNSUPPORTED_IDENTIFIER,
@@ -289,7 +302,7 @@ def test_whatever_is_wrong_is_named() -> None:
     ],
 )
 def test_a_time_is_read_as_rfc_3339_writes_it(text: str, time: datetime) -> None:
-    assert NewOrder.read({"identifiers": [dns("a.internal")], "notAfter": text}).not_after == time
+    assert read_order({"identifiers": [dns("a.internal")], "notAfter": text}).not_after == time
 
 
 @pytest.mark.parametrize(
@@ -332,7 +345,7 @@ def test_a_time_is_read_as_rfc_3339_writes_it(text: str, time: datetime) -> None
 )
 @pytest.mark.parametrize("member", ["notBefore", "notAfter"])
 def test_what_is_no_time_of_rfc_3339_is_malformed(member: str, value: object) -> None:
-    problem = refused(ProblemType.MALFORMED, NewOrder.read, {"identifiers": [dns("a.internal")], member: value})
+    problem = refused(ProblemType.MALFORMED, read_order, {"identifiers": [dns("a.internal")], member: value})
     assert member in problem.detail
 
 
@@ -343,7 +356,7 @@ def test_what_is_no_time_of_rfc_3339_is_malformed(member: str, value: object) ->
 def test_any_time_comes_back(aware: datetime, lower: bool) -> None:
     assume(1 < aware.year < 9999)  # elsewhere UTC may have no year for it
     text = aware.isoformat().lower() if lower else aware.isoformat()
-    read = NewOrder.read({"identifiers": [dns("a.internal")], "notBefore": text}).not_before
+    read = read_order({"identifiers": [dns("a.internal")], "notBefore": text}).not_before
     assert read == aware.replace(microsecond=0)
     assert read is not None
     assert read.tzinfo is UTC
@@ -351,7 +364,7 @@ def test_any_time_comes_back(aware: datetime, lower: bool) -> None:
 
 @given(st.text("0123456789-:TZ.+ W", max_size=30) | texts)
 def test_any_text_gives_a_time_or_a_problem(text: str) -> None:
-    order = outcome(NewOrder.read, {"identifiers": [dns("a.internal")], "notBefore": text})
+    order = outcome(read_order, {"identifiers": [dns("a.internal")], "notBefore": text})
     assert isinstance(order, NewOrder) or order.type is ProblemType.MALFORMED
 
 

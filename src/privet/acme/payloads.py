@@ -54,10 +54,13 @@ class NewOrder:
     not_after: datetime | None
 
     @classmethod
-    def read(cls, payload: Payload) -> "NewOrder":
+    def read(cls, payload: Payload, most: int) -> "NewOrder":
+        """Read an order of at most so many identifiers; counted first, because to refuse completely costs for each."""
         identifiers = payload.get("identifiers")
         if not isinstance(identifiers, list) or not identifiers:
             raise Problem(ProblemType.MALFORMED, "an order needs a list of identifiers")
+        if len(identifiers) > most:
+            raise Problem(ProblemType.MALFORMED, f"{len(identifiers)} identifiers in one order; {most} are allowed")
         read: list[Identifier] = []
         wrong: list[Subproblem] = []
         for entry in identifiers:

@@ -30,12 +30,7 @@ log = logging.getLogger("privet")
 
 async def new_order(server: Server, request: VerifiedRequest) -> Reply:
     """newOrder (§7.4): the order, with an authorization for each identifier."""
-    wish = NewOrder.read(request.payload or {})
-    if len(wish.identifiers) > server.limits.identifiers:
-        raise Problem(
-            ProblemType.MALFORMED,
-            f"{len(wish.identifiers)} identifiers in one order; {server.limits.identifiers} are allowed",
-        )
+    wish = NewOrder.read(request.payload or {}, server.limits.identifiers)
     useful_until = _check_span(server, wish)
     account = request.owner
     decision = await ask(lambda: server.policy.allow_order(applicant(request), wish.identifiers))
