@@ -3,9 +3,17 @@
 It waits for a line on its standard input before it begins, so that several begin together.
 """
 
+import itertools
+import os
+import shutil
+import signal
 import sys
+from datetime import UTC, datetime
+from pathlib import Path
 
-from privet.stores import Conflict, Record, Store, open_store
+from privet.stores import Conflict, FileStore, Record, Store, open_store
+
+PAST = datetime(2000, 1, 1, tzinfo=UTC)
 
 KEY = b"-----BEGIN PRIVATE KEY-----\n%d\n"
 
@@ -41,7 +49,8 @@ def step(store: Store) -> int:
     store.commit(
         order._replace(body=b"%d" % number, index=(f"step:{number}",)),
         bundle._replace(body=b'{"number":%d}' % number, files={"cert.pem": b"%d" % number, "key.pem": KEY % number}),
-        Record("certificate", f"{number:06}", b"%d" % number, unique=(f"serial:{number}",), files={"key.pem": KEY}),
+        Record("certificate", f"{number:06}", b"%d" % number, unique=(f"serial:{number}",)),
+        Record("old", f"{number:06}", index=("old",), unique=(f"{number}",), expires=PAST, files={"cert.pem": b"old"}),
     )
     return number
 
@@ -60,17 +69,94 @@ def check(store: Store) -> int:
         assert store.find("order", f"step:{number - 1}") == []
     certificates = store.find("certificate", limit=1_000_000)
     assert [int(certificate.body) for certificate in certificates] == list(range(1, number + 1))
-    assert all(certificate.files == {"key.pem": KEY} for certificate in certificates)
     assert all(store.find("certificate", f"serial:{one}") for one in (1, number) if number)
     assert not store.find("certificate", f"serial:{number + 1}")
+    old = store.find("old")
+    assert store.find("old", "old") == old
+    assert [record.id for record in old] == [f"{one:06}" for one in range(number - len(old) + 1, number + 1)]
+    assert all(record.files == {"cert.pem": b"old"} for record in old)
+    assert store.find("old", f"{number}") == old[-1:]
+    assert store.find("old", f"{number - len(old)}") == []
+    if isinstance(store, FileStore):
+        check_files(store)
     return number
 
 
+def check_files(store: FileStore) -> None:
+    """What people and other programs see is what the store says; and nothing else is left lying about."""
+    root = store.path_of("", "", "").parents[2]
+    versions = set()
+    for record in store.find("certs") + store.find("old"):
+        for name, content in record.files.items():
+            assert store.path_of(record.kind, record.id, name).read_bytes() == content
+        versions.add(store.path_of(record.kind, record.id, "cert.pem").resolve().parent)
+    assert versions == {path for path in root.glob(".versions/*/*/*") if path.exists()}
+    assert len(list(root.glob("[!.]*/*"))) == len(versions)
+
+
+def kill_everywhere(url: str, verb: str) -> None:
+    """Kill a process at each step of a deed, and see that what it leaves is the old or the new, whole, and usable."""
+    with open_store(url) as store:
+        before = [step(store) for _ in range(3)][-1]
+        if verb == "compact":
+            assert isinstance(store, FileStore)
+            for number in range(1100):
+                if store._journal.lines < 2 * len(store._picture.records) + 1000:
+                    store.commit(Record("noise", "1", b"%d" % number, version=number), durable=False)
+    prepared, place = Path(url.partition("://")[2]), Path(f"{url.partition('://')[2]}.tried")
+    for killed_at in itertools.count(1):
+        shutil.copytree(prepared, place, symlinks=True) if prepared.is_dir() else shutil.copy(prepared, place)
+        child = os.fork()
+        if not child:
+            do_and_die(f"{url}.tried", verb, killed_at)
+        _, status = os.waitpid(child, 0)
+        assert status == 0 or os.WTERMSIG(status) == signal.SIGKILL
+        with open_store(f"{url}.tried") as store:
+            after = check(store)
+            assert after == before or (after == before + 1 and verb == "commit")
+            assert len(store.find("old")) == after or (not store.find("old") and verb == "prune")
+            assert step(store) == after + 1
+            check(store)
+        shutil.rmtree(place) if prepared.is_dir() else place.unlink()
+        if status == 0:
+            print("steps", killed_at, flush=True)
+            return
+
+
+def do_and_die(url: str, verb: str, number: int) -> None:
+    """Do one deed, and die before its call of this number into the system or into SQLite."""
+    steps = itertools.count(1)
+
+    def die(frame: object, event: str, called: object) -> None:
+        module = getattr(called, "__module__", None) or type(getattr(called, "__self__", None)).__module__
+        if event == "c_call" and module in ("posix", "fcntl", "_io", "sqlite3") and next(steps) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if verb == "open":
+        sys.setprofile(die)
+        open_store(url)
+    else:
+        store = open_store(url)
+        sys.setprofile(die)
+        if verb == "prune":
+            store.prune(PAST)
+        elif verb == "compact":
+            noise = store.get("noise", "1")
+            assert noise
+            store.commit(noise)
+        else:
+            step(store)
+    os._exit(0)
+
+
 if __name__ == "__main__":
-    verb, url, *arguments = sys.argv[1:]
+    deed, url, *arguments = sys.argv[1:]
     sys.stdin.readline()
-    with open_store(url) as opened:
-        if verb == "race":
-            race(opened, *arguments)
-        elif verb == "issue":
-            issue(opened)
+    if deed == "kill":
+        kill_everywhere(url, *arguments)
+    else:
+        with open_store(url) as opened:
+            if deed == "race":
+                race(opened, *arguments)
+            else:
+                issue(opened)

@@ -1,0 +1,62 @@
+"""kill -9, at every step and at any moment: what was promised is there, and what is there is whole."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.stores.process import PAST, check, step
+
+from privet.stores import open_store
+
+PROCESS = Path(__file__).with_name("process.py")
+
+
+def run(*arguments: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, PROCESS, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+@pytest.mark.parametrize("deed", ["open", "commit", "prune"])
+def test_killed_at_every_step(url: str, deed: str) -> None:
+    kill_everywhere(url, deed)
+
+
+def test_killed_at_every_step_of_making_a_journal_shorter(tmp_path: Path) -> None:
+    kill_everywhere(f"file:///{tmp_path}/folder", "compact")
+
+
+def kill_everywhere(url: str, deed: str) -> None:
+    with run("kill", url, deed) as process:
+        output, _ = process.communicate("\n")
+    assert process.returncode == 0
+    assert int(output.removeprefix("steps ")) > 10
+
+
+def test_killed_at_any_moment(url: str) -> None:
+    """Twelve processes in turn, each killed while it commits, under the eyes of one that has the store open."""
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    moments = random.Random(seed)
+    with open_store(url) as watching:
+        for _ in range(12):
+            with run("issue", url) as process:
+                assert process.stdin
+                assert process.stdout
+                process.stdin.write("\n")
+                process.stdin.flush()
+                promised = 0
+                for _ in range(moments.randrange(1, 6)):
+                    promised = int(process.stdout.readline().removeprefix("stored "))
+                for _ in range(moments.randrange(10_000)):
+                    pass
+                process.kill()
+                said = process.stdout.read().split()
+            promised = max([promised, *map(int, said[1::2])])
+            assert check(watching) in (promised, promised + 1)
+            with open_store(url) as opened:
+                assert check(opened) in (promised, promised + 1)
+                step(opened)
+                opened.prune(PAST)
