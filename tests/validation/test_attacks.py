@@ -7,6 +7,7 @@ test_resolver.py, those by certificate in test_tlsalpn01.py.
 import asyncio
 import gzip
 import itertools
+import os
 import socket
 import struct
 from collections.abc import Iterator
@@ -132,6 +133,7 @@ LOCATIONS = {
     "an address in hexadecimal parts": "http://0x7f.0.0.1/",
     "an address in octal": "http://0177.0.0.1/",
     "an address with a scope": "http://[fe80::1%25lo]/",
+    "an address of too many parts": "http://[1::2::3]/",
     "an address that is none": "http://[::g]/",
     "a future address": "http://[v1.x]/",
     "brackets around a name": "http://[client.internal]/",
@@ -397,6 +399,26 @@ def test_a_redirect_to_https_that(scene: Scene, handler: Handler, type: ProblemT
         refusal = scene.refused(scene.http01(timeout=0.6), "evil.internal")
     assert refusal.type is type
     assert words in refusal.detail
+
+
+async def speak_garbage(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """After the handshake, talk past TLS."""
+    await reader.readuntil(b"\r\n\r\n")
+    os.write(writer.get_extra_info("socket").fileno(), CANARY.encode() * 10)
+    await reader.read()
+
+
+def test_a_redirect_to_https_that_breaks_in_the_middle(scene: Scene) -> None:
+    scene.nameserver.add("evil.internal", "A", scene.town.client.address)
+    away = response(302, Location=scene.url("evil.internal", "/", "https"))
+    tls = self_signed("evil.internal")
+    with (
+        scene.town.client.serve(says(away), scene.http),
+        scene.town.client.serve(speak_garbage, scene.https, tls=tls),
+    ):
+        refusal = scene.refused(scene.http01(), "evil.internal")
+    assert refusal.type is ProblemType.TLS
+    assert "broke" in refusal.detail
 
 
 def test_redirects_between_http_and_https_without_end(scene: Scene) -> None:

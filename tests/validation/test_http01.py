@@ -193,6 +193,18 @@ def test_a_host_that_is_off_is_a_connection_problem(scene: Scene) -> None:
     assert "did not answer" in refusal.detail
 
 
+def test_a_host_that_is_off_takes_no_longer_than_all_may_take(scene: Scene) -> None:
+    if not scene.town.real:
+        pytest.skip("without network namespaces there is no wire to cut")
+    scene.nameserver.add("www.internal", "A", scene.town.client.address)
+    scene.town.cut_off("client", True)
+    try:
+        refusal = scene.refused(scene.http01(timeout=0.3, connect_timeout=60), "www.internal")
+    finally:
+        scene.town.cut_off("client", False)
+    assert refusal.detail == "http-01 for www.internal took longer than 0.3 s"
+
+
 def test_a_name_that_is_not_there_is_a_dns_problem(scene: Scene) -> None:
     refusal = scene.refused(scene.http01(), "nowhere.internal")
     assert refusal.type is ProblemType.DNS
@@ -258,6 +270,11 @@ def test_problems_can_be_told_to_a_client_as_they_are(scene: Scene) -> None:
         "detail": "nowhere.internal could not be looked up: there is no such name",
         "status": 400,
     }
+
+
+def test_there_is_nothing_to_tell_clients_in_advance(scene: Scene) -> None:
+    assert scene.http01().challenge_fields == {}
+    assert scene.http01().directory_meta == {}
 
 
 def test_an_attempt_knows_its_name() -> None:

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.validation.nameserver import Answering, Nameserver, fails
 from tests.validation.scene import CANARY, Scene
-from tests.validation.town import never
+from tests.validation.town import datagrams, never
 
 from privet.validation import LookupFailed, NoSuchName, Resolver
 from privet.validation.attempts import Trail
@@ -311,6 +311,17 @@ def test_truncated_and_then_nobody_at_tcp(scene: Scene) -> None:
     """By UDP it says there is more; by TCP it hangs up in the middle of it."""
     scene.nameserver.answering[NAME] = lambda query, tcp: [] if tcp else truncated(query)
     assert "broke off its answer" in failure(scene)
+
+
+def test_truncated_and_no_tcp_at_all(scene: Scene) -> None:
+    address, port = scene.town.neighbour.address, scene.town.port(53)
+    server = datagrams(address, port, lambda data, sender: [truncated(dns.message.from_wire(data))])
+    scene.town.neighbour.run(server.__aenter__())
+    try:
+        with pytest.raises(LookupFailed, match="cannot be reached: connection refused"):
+            scene.run(Resolver([f"{address}:{port}"], timeout=0.5).texts(NAME, Trail()))
+    finally:
+        scene.town.neighbour.run(server.__aexit__(None, None, None))
 
 
 def test_truncated_for_ever(scene: Scene) -> None:

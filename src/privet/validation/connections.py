@@ -143,22 +143,15 @@ class Connector:
 async def _converse(
     sock: socket.socket, called: str, tls: ssl.SSLContext | None, server_name: str | None
 ) -> Connection:
+    if tls is None:
+        return Connection(*await asyncio.open_connection(sock=sock))
     try:
         # An empty name stands for no server name indication: addresses have none.
-        return Connection(*await asyncio.open_connection(sock=sock, ssl=tls, server_hostname=_name(tls, server_name)))
+        return Connection(*await asyncio.open_connection(sock=sock, ssl=tls, server_hostname=server_name or ""))
     except ssl.SSLError as error:
         raise Problem(ProblemType.TLS, f"no TLS connection to {called}: {_tls_reason(error)}") from None
     except OSError as error:
-        if tls is None:
-            raise Problem(ProblemType.CONNECTION, f"{called} broke off the connection: {why(error)}") from None
         raise Problem(ProblemType.TLS, f"{called} broke off the TLS handshake: {why(error)}") from None
-    except BaseException:
-        sock.close()
-        raise
-
-
-def _name(tls: ssl.SSLContext | None, server_name: str | None) -> str | None:
-    return None if tls is None else server_name or ""
 
 
 def _tls_reason(error: ssl.SSLError) -> str:

@@ -6,7 +6,7 @@ and the account's URL, so it is good for no other account.
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import ClassVar
 
@@ -73,20 +73,21 @@ class DNSPersist01Validator(Validator):
         if attempt.account is None:
             raise Problem(ProblemType.SERVER_INTERNAL, f"{self.method} was not told which account asks")
         first: Problem | None = None
-        name = identifier.value
-        while name:
+        for name in self._names(identifier.value):
             below = attempt.wildcard or name != identifier.value
             try:
                 texts = await look_up_texts(self.resolver, f"_validation-persist.{name}", trail)
                 return self.judge(texts, name, below, attempt.account, thumbprints(attempt))
             except Problem as problem:
                 first = first or problem
-            # §6.1: a name above vouches for those below, but nobody owns all of a top-level domain.
-            name = name.partition(".")[2]
-            if not self.subdomains or "." not in name:
-                break
         assert first is not None
         raise first
+
+    def _names(self, name: str) -> Iterator[str]:
+        """Where to look. §6.1: a name above vouches for those below, but nobody owns all of a top-level domain."""
+        yield name
+        while self.subdomains and "." in (name := name.partition(".")[2]):
+            yield name
 
     def judge(
         self, texts: Iterable[bytes], name: str, wildcard: bool, account: str, keys: Sequence[str]

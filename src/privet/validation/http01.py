@@ -149,7 +149,7 @@ async def read_response(
             body += event.data
         elif isinstance(event, h11.EndOfMessage):
             return Response(status, location, body)
-        elif not isinstance(event, h11.InformationalResponse):
+        elif not isinstance(event, h11.InformationalResponse):  # pragma: no cover - h11 has no others, so far
             raise garbled
 
 

@@ -69,25 +69,20 @@ def follow(target: Target, location: bytes, ports: Collection[int]) -> Target:
         allowed = ", ".join(map(str, sorted(ports)))
         raise _refused(f"leads to another port than those allowed ({allowed})")
     path = parts.path if parts.path.startswith("/") else "/" + parts.path
-    host = _read_address(authority["address"]) if authority["address"] else _read_host(authority["name"])
+    host = _read_host(authority["address"], authority["name"])
     return Target(parts.scheme, host, port, f"{path}?{parts.query}" if parts.query else path)
 
 
-def _read_address(text: str) -> str:
-    try:
-        return str(ipaddress.IPv6Address(text))  # in one spelling, so that a circle is seen
-    except ValueError:
-        raise _refused("has no well-formed address for a host") from None
-
-
-def _read_host(text: str) -> str:
+def _read_host(address: str | None, name: str | None) -> str:
     with contextlib.suppress(ValueError):
-        return str(ipaddress.IPv4Address(text))
-    with contextlib.suppress(BadIdentifier):
-        # Also refuses what only some take for an address: 127.1, 0x7f000001, 2130706433.
-        name = from_json("dns", text.removesuffix("."))
-        if not name.wildcard:
-            return name.value
+        # In one spelling, so that a circle is seen.
+        return str(ipaddress.IPv6Address(address) if address else ipaddress.IPv4Address(name))
+    if name:
+        with contextlib.suppress(BadIdentifier):
+            # Also refuses what only some take for an address: 127.1, 0x7f000001, 2130706433.
+            identifier = from_json("dns", name.removesuffix("."))
+            if not identifier.wildcard:
+                return identifier.value
     raise _refused("has no well-formed name or address for a host")
 
 

@@ -100,20 +100,17 @@ class Resolver:
 
     async def addresses(self, name: str, trail: Trail) -> tuple[IPAddress, ...]:
         """The IPv6 and IPv4 addresses of a name. Raises `LookupFailed`."""
-        answers = await asyncio.gather(
-            self._look_up(name, dns.rdtypes.IN.AAAA.AAAA, trail),
-            self._look_up(name, dns.rdtypes.IN.A.A, trail),
-            return_exceptions=True,
-        )
-        found: list[IPAddress] = []
         failures: list[LookupFailed] = []
-        for answer in answers:
-            if isinstance(answer, LookupFailed):
-                failures.append(answer)
-            elif isinstance(answer, BaseException):
-                raise answer
-            else:
-                found += [ipaddress.ip_address(record.address) for record in answer]
+
+        async def of_kind(kind: type[dns.rdtypes.IN.A.A] | type[dns.rdtypes.IN.AAAA.AAAA]) -> list[IPAddress]:
+            try:
+                return [ipaddress.ip_address(record.address) for record in await self._look_up(name, kind, trail)]
+            except LookupFailed as failure:
+                failures.append(failure)
+                return []
+
+        six, four = await asyncio.gather(of_kind(dns.rdtypes.IN.AAAA.AAAA), of_kind(dns.rdtypes.IN.A.A))
+        found = [*six, *four]
         if found:
             return tuple(found)
         # One kind of record that could not be had may be the one there is; only if both are known to be missing is

@@ -72,9 +72,7 @@ class TLSALPN01Validator(Validator):
                     ProblemType.TLS, f"{name} made a TLS connection without choosing the protocol {ALPN} (ALPN)"
                 )
             certificate = connection.tls.getpeercert(binary_form=True)
-        if certificate is None:
-            raise Problem(ProblemType.TLS, f"{name} made a TLS connection without a certificate")
-        check_certificate(certificate, identifier, attempt.key_authorization)
+        check_certificate(certificate or b"", identifier, attempt.key_authorization)
         return None
 
 

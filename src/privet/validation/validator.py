@@ -5,6 +5,7 @@ repeats a byte of what the other side sent.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from datetime import datetime
 from typing import ClassVar
@@ -15,7 +16,7 @@ from privet.acme.problems import Problem, ProblemType
 from privet.validation.attempts import Attempt, Clock, NotProved, Proof, Prover, SimpleValidator, Trail, utc_now
 
 
-class Validator:
+class Validator(ABC):
     """One type of challenge. Speaks both protocols: `validate`, and `prove` for who wants to know more."""
 
     method: ClassVar[str]
@@ -63,10 +64,10 @@ class Validator:
         """What the directory's `meta` says because this type is offered."""
         return {}
 
+    @abstractmethod
     async def look(self, attempt: Attempt, identifier: Identifier, trail: Trail) -> datetime | None:
         """Look where the challenge says. Returns how long what was found is good for, if it says so, and raises
         `Problem` if it is not there."""
-        raise NotImplementedError
 
     def _check(self, attempt: Attempt) -> Identifier:
         """The identifier, if this method can prove anything about it. Raises `Problem`."""
@@ -85,7 +86,7 @@ class Validator:
         return identifier
 
 
-class Wrapper:
+class Wrapper(ABC):
     """A validator around another, of whichever protocol. `method` is the type of the challenge, for one inside that
     does not know its own."""
 
@@ -99,8 +100,9 @@ class Wrapper:
         await self.prove(Attempt(identifier, identifier_type, token, key_authorization))
         return True
 
+    @abstractmethod
     async def prove(self, attempt: Attempt) -> Proof:
-        raise NotImplementedError
+        """Return what was proved. Raises `NotProved`."""
 
     @property
     def challenge_fields(self) -> Mapping[str, object]:
