@@ -36,12 +36,12 @@ def kill_everywhere(url: str, deed: str) -> None:
 
 
 def test_killed_at_any_moment(url: str) -> None:
-    """Twelve processes in turn, each killed while it commits, under the eyes of one that has the store open."""
+    """Eight processes in turn, each killed while it commits, under the eyes of one that has the store open."""
     seed = random.randrange(2**32)
     print("seed", seed)
     moments = random.Random(seed)
     with open_store(url) as watching:
-        for _ in range(12):
+        for _ in range(8):
             with run("issue", url) as process:
                 assert process.stdin
                 assert process.stdout

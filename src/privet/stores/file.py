@@ -39,17 +39,23 @@ class FileStore(Together):
     A folder that a person or another program has put there is a record, too, at version 1.
     """
 
+    slack = 1000
+    """How many lines the journal may have that say nothing any more, before it is written anew."""
+
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self._root = Path(path).expanduser().absolute()
         self._lock = RLock()
-        with _failures():
+        with _failures(), contextlib.ExitStack() as undo:
             make_folder(self._root)
             self._turn = Turn(self._root / ".lock")
+            undo.callback(self._turn.close)
             self._journal = Journal(self._root / ".journal")
+            undo.callback(lambda: self._journal.close())
             with self._turn:
                 self._load()
                 self._tidy()
+            undo.pop_all()
 
     def get(self, kind: str, id: str) -> Record | None:
         with _failures(), self._lock:
@@ -181,7 +187,7 @@ class FileStore(Together):
 
     def _compact(self) -> None:
         records = self._picture.records
-        if self._journal.lines > 2 * len(records) + 1000:
+        if self._journal.lines > 2 * len(records) + self.slack:
             with contextlib.suppress(OSError, StoreError):  # the long journal is as good
                 self._journal.rewrite(
                     {"put": [_to_json(record)]} for key, record in records.items() if key not in self._adopted

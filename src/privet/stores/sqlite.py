@@ -3,6 +3,7 @@
 The law of this module: what `commit` returned from is in the database, whole, and nothing of what it raised for is.
 """
 
+import contextlib
 import json
 import os
 import sqlite3
@@ -79,10 +80,14 @@ class SQLiteStore(Together):
             make_folder(self._path.parent)
             os.close(open_private(self._path))  # SQLite gives its side files the mode of the database
             # SQLite lets those who wait to write sleep and try again, and the last may never get in.
-            self._turn = Turn(Path(f"{self._path}-lock"))
-            with self._turn:
-                self._connection = self._connect()
-                self._migrate()
+            with contextlib.ExitStack() as undo:
+                self._turn = Turn(Path(f"{self._path}-lock"))
+                undo.callback(self._turn.close)
+                with self._turn:
+                    self._connection = self._connect()
+                    undo.callback(self._connection.close)
+                    self._migrate()
+                undo.pop_all()
         except (sqlite3.Error, OSError) as error:
             raise self._failure(error) from error
 
@@ -131,12 +136,16 @@ class SQLiteStore(Together):
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
-        connection.executescript("""
-            PRAGMA page_size = 2048;  -- a commit writes whole pages, however little it changes in them
-            PRAGMA journal_mode = WAL;
-            PRAGMA wal_autocheckpoint = 8192;
-            PRAGMA journal_size_limit = 16777216;
-        """)
+        try:
+            connection.executescript("""
+                PRAGMA page_size = 2048;  -- a commit writes whole pages, however little it changes in them
+                PRAGMA journal_mode = WAL;
+                PRAGMA wal_autocheckpoint = 8192;
+                PRAGMA journal_size_limit = 16777216;
+            """)
+        except sqlite3.Error:
+            connection.close()
+            raise
         return connection
 
     def _read(self, sql: str, parameters: list[Any]) -> list[Any]:
