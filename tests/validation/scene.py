@@ -3,7 +3,7 @@
 import base64
 import hashlib
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -41,7 +41,6 @@ CANARY = "canary5f3a"
 class Scene:
     town: Town
     nameserver: Nameserver
-    options: dict[str, Any] = field(default_factory=dict)
 
     @property
     def http(self) -> int:
