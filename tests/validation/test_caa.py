@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.validation.nameserver import fails
-from tests.validation.scene import ACCOUNT, CANARY, DIGEST, NOW, Scene
+from tests.validation.scene import ACCOUNT, CANARY, DIGEST, NOW, Scene, patiently
 
 from privet.acme.problems import ProblemType
 from privet.validation import CAA, CheckingCAA, Prover
@@ -259,6 +259,7 @@ def test_the_grammar_of_values(data: bytes, value: IssueValue | None) -> None:
     assert read_issue_value(data) == value
 
 
+@patiently
 @given(st.binary(max_size=100))
 def test_any_bytes_are_a_value_or_none(data: bytes) -> None:
     value = read_issue_value(data)
@@ -273,6 +274,7 @@ properties = st.builds(
 )
 
 
+@patiently
 @given(st.lists(properties, max_size=5), st.booleans())
 def test_any_records_are_judged_and_one_more_of_ours_never_forbids(found: list[Property], wildcard: bool) -> None:
     def ask(records: list[Property]) -> str | None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.laws import outcome
-from tests.validation.scene import ACCOUNT, CANARY, KEY, NOW, Scene
+from tests.validation.scene import ACCOUNT, CANARY, KEY, NOW, Scene, patiently
 
 from privet.acme.problems import Problem, ProblemType
 from privet.validation import DNSPersist01Validator, Resolver
@@ -212,6 +212,7 @@ texts = st.binary(max_size=200) | st.builds(
 )
 
 
+@patiently
 @given(st.lists(texts, max_size=4), st.booleans())
 def test_any_records_are_an_end_or_a_problem(records: list[bytes], wildcard: bool) -> None:
     found = outcome(VALIDATOR.judge, records, "www.internal", wildcard, ACCOUNT, [KEY])
@@ -221,6 +222,7 @@ def test_any_records_are_an_end_or_a_problem(records: list[bytes], wildcard: boo
         assert any(value.issuer == "ca.internal" and value.all("accounturi") == [uri()] for value in values)
 
 
+@patiently
 @given(st.text(max_size=40), st.text(max_size=43), st.text(max_size=60))
 def test_nobody_elses_record_is_proof_for_us(domain: str, key: str, account: str) -> None:
     if (domain, key, account) in {("www.internal", KEY, ACCOUNT), ("*", KEY, ACCOUNT)}:

@@ -186,7 +186,7 @@ def test_a_host_that_is_off_is_a_connection_problem(scene: Scene) -> None:
     scene.nameserver.add("www.internal", "A", scene.town.client.address)
     scene.town.cut_off("client", True)
     try:
-        refusal = scene.refused(scene.http01(), "www.internal")
+        refusal = scene.refused(scene.http01(connect_timeout=0.3), "www.internal")
     finally:
         scene.town.cut_off("client", False)
     assert refusal.type is ProblemType.CONNECTION

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.validation.scene import patiently
 
 from privet.validation import AddressRefused, Networks
 from privet.validation.networks import embedded
@@ -119,6 +120,7 @@ def test_what_is_no_network_is_an_error_that_says_so(allow: Sequence[str], deny:
         Networks(allow=allow, deny=deny)
 
 
+@patiently
 @given(addresses)
 def test_every_address_is_allowed_or_refused_for_a_reason(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address,
@@ -134,6 +136,7 @@ def test_every_address_is_allowed_or_refused_for_a_reason(
     assert refused
 
 
+@patiently
 @given(four)
 def test_no_form_of_an_ipv4_address_gets_by_itself_to_where_it_must_not(address: ipaddress.IPv4Address) -> None:
     """Every form is refused as it is; if the form is named, what it stands for decides."""
@@ -153,11 +156,13 @@ def test_no_form_of_an_ipv4_address_gets_by_itself_to_where_it_must_not(address:
             assert allows(Networks(allow=[network]), form) <= allows(Networks(), address)
 
 
+@patiently
 @given(six)
 def test_what_an_ipv6_address_stands_for_can_always_be_said(address: ipaddress.IPv6Address) -> None:
     assert all(isinstance(inner, ipaddress.IPv4Address) for inner in embedded(address))
 
 
+@patiently
 @given(addresses, st.sets(st.integers(0, 32), max_size=3), st.sets(st.integers(0, 32), max_size=3))
 def test_denying_more_never_allows_more(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address, allow: set[int], deny: set[int]

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from tests.laws import outcome
+from tests.validation.scene import patiently
 
 from privet.acme.identifiers import from_json
 from privet.acme.problems import Problem
@@ -49,6 +50,7 @@ pieces = "http https file : // / \\ @ [ ] % # ? . .. * 80 localhost 127.0.0.1 0x
 urls = st.lists(st.sampled_from([*pieces.split(" "), " ", "\t", "\r\n"]) | st.text(max_size=3), max_size=8).map("".join)
 
 
+@patiently
 @given(st.binary(max_size=100) | urls.map(lambda url: url.encode("utf-8", "surrogatepass")))
 @example(b"http://[::1")
 @example(b"//[")

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.validation.nameserver import Answering, Nameserver, fails
-from tests.validation.scene import CANARY, Scene
+from tests.validation.scene import CANARY, Scene, patiently
 from tests.validation.town import datagrams, never
 
 from privet.validation import LookupFailed, NoSuchName, Resolver
@@ -106,7 +106,7 @@ def test_what_is_too_long_for_a_datagram_comes_by_tcp(scene: Scene) -> None:
 def test_the_next_nameserver_is_asked_when_one_does_not_answer(scene: Scene) -> None:
     scene.nameserver.add(NAME, "TXT", '"here"')
     nowhere = f"{scene.town.client.address}:{scene.town.port(53)}"
-    resolver = Resolver([nowhere, scene.nameserver.address], timeout=0.3)
+    resolver = Resolver([nowhere, scene.nameserver.address], timeout=10)
     trail = Trail()
     assert scene.run(resolver.texts(NAME, trail)) == (b"here",)
     assert [step.target for step in trail.steps] == [nowhere, scene.nameserver.address]
@@ -319,7 +319,7 @@ def test_truncated_and_no_tcp_at_all(scene: Scene) -> None:
     scene.town.neighbour.run(server.__aenter__())
     try:
         with pytest.raises(LookupFailed, match="cannot be reached: connection refused"):
-            scene.run(Resolver([f"{address}:{port}"], timeout=0.5).texts(NAME, Trail()))
+            scene.run(Resolver([f"{address}:{port}"], timeout=10).texts(NAME, Trail()))
     finally:
         scene.town.neighbour.run(server.__aexit__(None, None, None))
 
@@ -405,12 +405,14 @@ def any_answer(wire: bytes) -> None:
         assert isinstance(read_answer(message, ASKED, dns.rdatatype.TXT), Answer)
 
 
+@patiently
 @given(st.binary(max_size=200))
 def test_any_bytes_are_an_answer_or_none(data: bytes) -> None:
     any_answer(data)
     any_answer(GOOD[:12] + data)
 
 
+@patiently
 @given(st.lists(st.tuples(st.integers(2, len(GOOD) - 1), st.integers(0, 255)), max_size=4))
 def test_a_good_answer_bent_anywhere_is_an_answer_or_none(changes: list[tuple[int, int]]) -> None:
     bent = bytearray(GOOD)

@@ -5,7 +5,7 @@ import asyncio
 import h11
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.validation.scene import CANARY
+from tests.validation.scene import CANARY, patiently
 
 from privet.acme.problems import Problem
 from privet.validation.http01 import Response, read_response, request
@@ -64,6 +64,7 @@ parts = st.sampled_from(
 )
 
 
+@patiently
 @given(st.lists(parts | st.binary(max_size=20), max_size=15))
 @example([b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"])
 @example([b"HTTP/1.1 101 x\r\n\r\n", b"more"])
@@ -74,6 +75,7 @@ def test_any_bytes_are_a_response_or_a_problem(pieces: list[bytes]) -> None:
         assert 200 <= found.status < 1000
 
 
+@patiently
 @given(st.integers(1, 80))
 def test_it_is_the_same_response_in_whatever_pieces_it_comes(size: int) -> None:
     whole = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n6\r\n world\r\n0\r\nX: y\r\n\r\n"

@@ -65,10 +65,10 @@ def test_dns_01_by_udp_and_by_tcp(uv: Scene) -> None:
 @pytest.mark.parametrize("method", ["http-01", "tls-alpn-01"])
 def test_silence_and_nobody(uv: Scene, method: str) -> None:
     uv.nameserver.add("www.internal", "A", uv.town.client.address)
-    validator = uv.http01(timeout=0.4) if method == "http-01" else uv.tls(timeout=0.4)
-    assert "connection refused" in uv.refused(validator, "www.internal").detail
+    make = uv.http01 if method == "http-01" else uv.tls
+    assert "connection refused" in uv.refused(make(), "www.internal").detail
     with uv.town.client.serve(never, uv.http), uv.town.client.serve(never, uv.https):
-        assert "took longer" in uv.refused(validator, "www.internal").detail
+        assert "took longer" in uv.refused(make(timeout=0.4), "www.internal").detail
 
 
 def test_a_forbidden_address(uv: Scene) -> None:
