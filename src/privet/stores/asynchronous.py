@@ -28,7 +28,7 @@ class AsyncStore:
         self._turns: dict[asyncio.AbstractEventLoop, _Turn] = {}
         self._queue: SimpleQueue[_Turn | None] = SimpleQueue()
         self._worker: Thread | None = None
-        self._starting = Lock()
+        self._handing = Lock()
         weakref.finalize(self, self._queue.put, None)
 
     def get(self, kind: str, id: str) -> asyncio.Future[Record | None]:
@@ -59,7 +59,7 @@ class AsyncStore:
 
     def close(self) -> None:
         """Wait until the worker has done what it was given. The store is for whoever opened it to close."""
-        with self._starting:
+        with self._handing:
             if self._worker is not None:
                 self._queue.put(None)
                 self._worker.join()
@@ -81,13 +81,11 @@ class AsyncStore:
 
     def _hand_over(self, turn: "_Turn") -> None:
         del self._turns[turn.loop]
-        self._queue.put(turn)
-        if self._worker is None or not self._worker.is_alive():  # none yet, or we are a fork of where it runs
-            with self._starting:
-                if self._worker is None or not self._worker.is_alive():
-                    work = partial(_work, self.store, self._queue)
-                    self._worker = Thread(target=work, name="privet-store", daemon=True)
-                    self._worker.start()
+        with self._handing:
+            self._queue.put(turn)
+            if self._worker is None or not self._worker.is_alive():  # none yet, or we are a fork of where it was
+                self._worker = Thread(target=_work, args=(self.store, self._queue), name="privet-store", daemon=True)
+                self._worker.start()
 
 
 class _Turn:
