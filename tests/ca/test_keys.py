@@ -171,3 +171,10 @@ def test_a_signature_is_of_the_algorithm_it_is_said_to_be(key_type: KeyType) -> 
     # assert_is_leaf looks at the certificates; this looks at the table: nothing in it is missing or doubled in meaning
     assert keys.SIGNATURE_ALGORITHMS[key_type][0] == 0x30
     assert keys.sign(keys.generate(key_type), b"to be signed")
+
+
+def test_an_ed25519_key_for_which_anyone_can_sign_is_weak() -> None:
+    identity = ed25519.Ed25519PublicKey.from_public_bytes(b"\1" + bytes(31))
+    identity.verify(b"\1" + bytes(63), b"anything at all")
+    with pytest.raises(WeakKey, match="anyone can sign"):
+        check_public_key(identity)

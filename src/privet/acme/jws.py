@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.utils import encode_dss_signature
 from josepy.jwk import JWK, JWKEC, JWKRSA
 
+from privet.acme.ed25519 import is_sound
 from privet.acme.encoding import from_base64url, from_json, to_base64url, to_json
 from privet.acme.problems import Problem, ProblemType
 
@@ -38,12 +39,6 @@ _ELLIPTIC = {
 }
 _HMAC = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}
 _PKCS1, _SHA256 = padding.PKCS1v15(), hashes.SHA256()
-
-# Ed25519 (RFC 8032 §5.1): a point is its y, below the prime of the field, with the sign of its x on top. These are the
-# ys of the points whose order divides 8. OpenSSL takes them for keys, and for such keys anyone can sign.
-_FIELD, _SIGN_OF_X = 2**255 - 19, 1 << 255
-_ORDER_8 = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
-_SMALL_ORDER = frozenset({0, 1, _FIELD - 1, _ORDER_8, _FIELD - _ORDER_8})
 
 # RFC 8555 §6.2: never `none`, never a MAC; a MAC is for external account binding alone (§7.3.4).
 ALGORITHMS = ("ES256", "ES384", "ES512", "RS256", "EdDSA")
@@ -235,8 +230,7 @@ def _read_octet_key_pair(jwk: dict[str, Any]) -> tuple[PublicKey, dict[str, str]
         key = ed25519.Ed25519PublicKey.from_public_bytes(octets)
     except (Problem, ValueError):
         raise Problem(ProblemType.BAD_PUBLIC_KEY, "jwk is not a valid Ed25519 key") from None
-    y = int.from_bytes(octets, "little") & ~_SIGN_OF_X
-    if y >= _FIELD or y in _SMALL_ORDER:
+    if not is_sound(octets):
         raise Problem(
             ProblemType.BAD_PUBLIC_KEY, "this Ed25519 key lets anyone sign, or is not written as RFC 8032 does"
         )

@@ -20,7 +20,10 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
+from privet.acme.ed25519 import is_sound
+
 PublicKey = CertificatePublicKeyTypes
+
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey
 
 
@@ -66,6 +69,8 @@ def check_public_key(key: object) -> KeyType:
             except KeyError:
                 raise WeakKey(f"keys on the curve {key.curve.name} are not accepted; P-256 and P-384 are") from None
         case ed25519.Ed25519PublicKey():
+            if not is_sound(key.public_bytes_raw()):
+                raise WeakKey("for this Ed25519 key anyone can sign; make a new one")
             return KeyType.ED25519
         case rsa.RSAPublicKey():
             return _check_rsa(key)
