@@ -105,6 +105,11 @@ WRONG: Mapping[str, object] = {
     "auto_approve": "",
     "approve_anybody": [],
     "ask_challenges": {},
+    "validate": [],
+    "resolver": ["10.0.0.53:70000"],
+    "validate_allow": ["10.0.0.1/8"],
+    "validate_deny": ["storage"],
+    "http_01_port": 0,
     "terms_of_service": "ftp://x",
     "website": "javascript:alert(1)",
 }

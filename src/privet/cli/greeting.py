@@ -13,8 +13,15 @@ from pathlib import Path
 from privet.ca import CertificateAuthority
 from privet.cli.settings import DEFAULT_STORE, Settings
 from privet.cli.stores import store_path
+from privet.validation import Resolver
 
 ROOT = "privet-root.pem"
+
+_PROOFS = {
+    "http-01": "http-01 (a file fetched from port {http})",
+    "dns-01": "dns-01 (a TXT record)",
+    "tls-alpn-01": "tls-alpn-01 (a certificate shown on port 443)",
+}
 
 
 def greeting(settings: Settings, ca: CertificateAuthority, external_url: str) -> str:
@@ -24,6 +31,7 @@ def greeting(settings: Settings, ca: CertificateAuthority, external_url: str) ->
         ("root SHA-256", ca.fingerprint),
         ("data", path or "in memory: gone when this ends"),
         ("approval", _approval(settings)),
+        *(_validation(settings) if settings.validate else ()),
     ]
     return "\n".join(
         [
@@ -68,24 +76,33 @@ def _clients(settings: Settings, external_url: str) -> Iterator[str]:
     yield "# curl"
     yield f"curl -sS {f'--cacert {ROOT} ' if settings.tls else ''}{directory}"
     yield ""
-    yield "# certbot"
-    yield (
-        f"{f'REQUESTS_CA_BUNDLE={ROOT} ' if settings.tls else ''}certbot certonly --server {directory} "
-        "--config-dir certbot --work-dir certbot --logs-dir certbot --non-interactive --agree-tos "
-        "--register-unsafely-without-email --manual --manual-auth-hook true -d web.internal"
-    )
+    proof = _certbot(settings)
+    if proof is None:
+        yield "# certbot knows no tls-alpn-01."
+    else:
+        yield "# certbot"
+        yield (
+            f"{f'REQUESTS_CA_BUNDLE={ROOT} ' if settings.tls else ''}certbot certonly --server {directory} "
+            "--config-dir certbot --work-dir certbot --logs-dir certbot --agree-tos "
+            f"--register-unsafely-without-email {proof} -d web.internal"
+        )
     yield ""
     yield "# lego"
     yield (
         f"{f'LEGO_CA_CERTIFICATES={ROOT} ' if settings.tls else ''}lego --server {directory} "
-        "--path lego --email you@example.com --accept-tos --http --http.port 127.0.0.1:0 --domains web.internal run"
+        f"--path lego --email you@example.com --accept-tos {_lego(settings)} --domains web.internal run"
     )
     yield ""
+    if settings.validate and not {"http-01", "tls-alpn-01"} & set(settings.validate):
+        yield "# Caddy needs a plugin for your nameserver: https://caddyserver.com/docs/modules/"
+        return
     yield "# Caddy: a Caddyfile for `caddy run`"
-    yield "{"
-    yield "    http_port 8080"
-    yield "    https_port 8443"
-    yield "}"
+    if not settings.validate or settings.http_01_port != 80:
+        yield "{"
+        yield f"    http_port {settings.http_01_port if settings.validate else 8080}"
+        if not settings.validate:
+            yield "    https_port 8443"
+        yield "}"
     yield "web.internal {"
     yield "    tls {"
     yield f"        ca {external_url}/directory"
@@ -96,7 +113,37 @@ def _clients(settings: Settings, external_url: str) -> Iterator[str]:
     yield "}"
 
 
+def _certbot(settings: Settings) -> str | None:
+    """How certbot proves what it is asked to prove, if it can."""
+    if not settings.validate:
+        return "--non-interactive --manual --manual-auth-hook true"
+    if "http-01" in settings.validate:
+        port = settings.http_01_port
+        return f"--non-interactive --standalone{f' --http-01-port {port}' if port != 80 else ''}"
+    # It says what to publish, and waits until that is done.
+    return "--manual --preferred-challenges dns" if "dns-01" in settings.validate else None
+
+
+def _lego(settings: Settings) -> str:
+    if not settings.validate:
+        return "--http --http.port 127.0.0.1:0"
+    if "http-01" in settings.validate:
+        return f"--http{f' --http.port :{settings.http_01_port}' if settings.http_01_port != 80 else ''}"
+    return "--tls" if "tls-alpn-01" in settings.validate else "--dns manual"
+
+
+def _validation(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Who is asked about names, and where validators go."""
+    yield "nameservers", ", ".join(map(str, Resolver(settings.resolver or None).nameservers))
+    allowed = "".join(f"; allowed: {network}" for network in settings.validate_allow)
+    denied = "".join(f"; denied: {network}" for network in settings.validate_deny)
+    yield "connects to", f"no loopback, link-local or metadata address, and not itself{allowed}{denied}"
+
+
 def _approval(settings: Settings) -> str:
+    if settings.validate:
+        proofs = " or ".join(_PROOFS[type].format(http=settings.http_01_port) for type in settings.validate)
+        return f"by proof of control of every name: {proofs}"
     if settings.auto_approve:
         return "AUTOMATIC: whoever can reach this address gets certificates for any name, and nobody checks"
     if settings.store == "memory:":

@@ -15,11 +15,13 @@ from privet.cli import options
 from privet.cli.failures import Failure
 from privet.cli.listening import is_public, is_unspecified, resolve
 from privet.cli.serving import run, tls_names
-from privet.cli.settings import Read, read_settings
+from privet.cli.settings import Read, Settings, option_name, read_settings
+from privet.validation import Resolver
 
 _LISTENING = "Where it listens"
 _TLS = "HTTPS"
 _APPROVAL = "Who gets certificates"
+_VALIDATION = "How control is proved"
 _AUTHORITY = "The authority"
 
 
@@ -103,7 +105,8 @@ def serve(
         bool | None,
         typer.Option(
             "--auto-approve/--no-auto-approve",
-            help="Give everybody who asks what they ask for. Without it, requests wait for `privet approve`.",
+            help="Give everybody who asks what they ask for. Without it and without --validate, requests wait for "
+            "`privet approve`.",
             show_default=False,
             rich_help_panel=_APPROVAL,
         ),
@@ -124,6 +127,49 @@ def serve(
             help="With --auto-approve, go the long way round: ask for challenges and accept any answer.",
             show_default=False,
             rich_help_panel=_APPROVAL,
+        ),
+    ] = None,
+    validate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPES",
+            help="Give certificates to who proves control of the names: one or more of http-01,dns-01,tls-alpn-01.",
+            rich_help_panel=_VALIDATION,
+        ),
+    ] = None,
+    resolver: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Look names up at this nameserver (ADDRESS, ADDRESS:PORT or [V6]:PORT). May be given several times.",
+            show_default="those of /etc/resolv.conf",
+            rich_help_panel=_VALIDATION,
+        ),
+    ] = None,
+    validate_allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CIDR",
+            help="Connect to these addresses as well: loopback, link-local and others that are refused otherwise. May "
+            "be given several times; the narrowest network decides.",
+            rich_help_panel=_VALIDATION,
+        ),
+    ] = None,
+    validate_deny: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="CIDR",
+            help="Do not connect to these addresses. May be given several times.",
+            rich_help_panel=_VALIDATION,
+        ),
+    ] = None,
+    http_01_port: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PORT",
+            help="In a lab, where http-01 looks instead. RFC 8555 wants port 80.",
+            show_default="80",
+            rich_help_panel=_VALIDATION,
         ),
     ] = None,
     terms_of_service: Annotated[
@@ -163,6 +209,12 @@ def serve(
     privet serve --host 10.0.0.5 --tls --external-url https://ca.internal:8555 --auto-approve
     ```
 
+    The same, for those who prove that they control the names they ask for:
+
+    ```
+    privet serve --host 10.0.0.5 --tls --external-url https://ca.internal:8555 --validate http-01,dns-01
+    ```
+
     In a container, or behind a proxy that does TLS:
 
     ```
@@ -184,6 +236,7 @@ def _contradictions(read: Read) -> Iterator[str]:
     settings, unread = read.settings, read.unread
     if settings.ask_challenges and not settings.auto_approve and not unread & {"auto_approve"}:
         yield "--ask-challenges is about --auto-approve: without it challenges are asked anyway, so leave it out"
+    yield from _about_validation(settings, unread)
     if settings.store == "memory:" and settings.workers > 1 and not unread & {"store"}:
         yield "--store memory: is for one process, and --workers makes more: choose sqlite:///PATH"
     if settings.uds:
@@ -219,3 +272,19 @@ def _contradictions(read: Read) -> Iterator[str]:
                 from_text(name)
             except BadIdentifier as error:
                 yield f"HTTPS needs a certificate for the name in --external-url or --host: {error}"
+
+
+def _about_validation(settings: Settings, unread: frozenset[str]) -> Iterator[str]:
+    if settings.validate and settings.auto_approve:
+        yield "--validate wants a proof from those whom --auto-approve asks for none: leave one of them out"
+    if not settings.validate and not unread & {"validate"}:
+        for name in ("resolver", "validate_allow", "validate_deny", "http_01_port"):
+            if getattr(settings, name) != getattr(Settings(), name):
+                yield f"--{option_name(name)} is about --validate: say what is to be proved, such as --validate http-01"
+    if settings.http_01_port != 80 and settings.validate and "http-01" not in settings.validate:
+        yield "--http-01-port is about http-01, which --validate does not name: leave it out"
+    if settings.validate and not settings.resolver and not unread & {"resolver"}:
+        try:
+            Resolver()
+        except ValueError as error:
+            yield f"/etc/resolv.conf names a nameserver that is none: {error}; choose one with --resolver"

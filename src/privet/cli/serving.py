@@ -35,15 +35,18 @@ def run(settings: Settings) -> None:
     # Until uvicorn takes signals over there are no requests to finish, but a socket file to remove.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: sys.exit(0))
+    listeners: tuple[tuple[str, int], ...]
     with contextlib.ExitStack() as stack:
         if settings.uds:
             sockets = stack.enter_context(listen_at(settings.uds, settings.uds_mode))
             address, port = "localhost", None
+            listeners = ()
         else:
             sockets = stack.enter_context(listen(settings.host, settings.port))
             address, port = settings.host, sockets[0].getsockname()[1]
+            listeners = tuple((each.getsockname()[0], each.getsockname()[1]) for each in sockets)
         external_url = _external_url(settings, address, port)
-        site = Site(settings, external_url, tls_names(settings) if settings.tls else ())
+        site = Site(settings, external_url, tls_names(settings) if settings.tls else (), listeners)
         stack.callback(site.close)
         ca = site.open()
         print(greeting(settings, ca, external_url), flush=True)

@@ -16,9 +16,12 @@ from urllib.parse import urlsplit
 
 from privet.acme.identifiers import BadIdentifier, from_text
 from privet.cli.failures import Mistakes
+from privet.validation.networks import Networks
+from privet.validation.resolver import read_nameserver
 
 DEFAULT_STORE = "sqlite:///~/.privet/privet.db"
 LOG_LEVELS = ("debug", "info", "warning", "error")
+VALIDATED = ("http-01", "dns-01", "tls-alpn-01")
 
 Reader = Callable[[object], object]
 
@@ -56,6 +59,10 @@ def read_path(value: object) -> Path:
 
 def read_port(value: object) -> int:
     return _number(value, 0, 65535)
+
+
+def read_port_of_others(value: object) -> int:
+    return _number(value, 1, 65535)
 
 
 def read_workers(value: object) -> int:
@@ -135,6 +142,36 @@ def read_list(value: object) -> tuple[str, ...]:
     return _list(value)
 
 
+def read_validate(value: object) -> tuple[str, ...]:
+    try:
+        types = tuple(dict.fromkeys(_list(value)))
+    except ValueError:
+        types = ()
+    if not types or not set(types) <= set(VALIDATED):
+        raise ValueError(f"has to be one or more of {','.join(VALIDATED)}, with commas between, not {value!r}")
+    return types
+
+
+def read_resolvers(value: object) -> tuple[str, ...]:
+    resolvers = _list(value)
+    for resolver in resolvers:
+        try:
+            read_nameserver(resolver)
+        except ValueError as error:
+            raise ValueError(f"has a nameserver that is none: {error}") from None
+    return resolvers
+
+
+def read_networks(value: object) -> tuple[str, ...]:
+    networks = _list(value)
+    for network in networks:
+        try:
+            Networks(allow=[network])
+        except ValueError as error:
+            raise ValueError(f"has a network that is none: {error}") from None
+    return networks
+
+
 def read_level(value: object) -> str:
     if value not in LOG_LEVELS:
         raise ValueError(f"has to be one of {', '.join(LOG_LEVELS)}, not {value!r}")
@@ -186,6 +223,11 @@ class Settings:
     auto_approve: bool = False
     approve_anybody: bool = False
     ask_challenges: bool = False
+    validate: tuple[str, ...] = ()
+    resolver: tuple[str, ...] = ()
+    validate_allow: tuple[str, ...] = ()
+    validate_deny: tuple[str, ...] = ()
+    http_01_port: int = 80
     terms_of_service: str | None = None
     website: str | None = None
 
@@ -213,6 +255,11 @@ READERS: Mapping[str, Reader] = {
     "auto_approve": read_flag,
     "approve_anybody": read_flag,
     "ask_challenges": read_flag,
+    "validate": read_validate,
+    "resolver": read_resolvers,
+    "validate_allow": read_networks,
+    "validate_deny": read_networks,
+    "http_01_port": read_port_of_others,
     "terms_of_service": read_link,
     "website": read_link,
 }

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import ssl
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from uvicorn.config import STARTUP_FAILURE, Config
@@ -23,7 +23,9 @@ from privet.cli.stores import OpenStore, init_authority, open_settings_store
 from privet.cli.tls import OwnCertificate
 from privet.server.requests import Receive
 from privet.server.responder import ACMEResponder, Scope, Send
+from privet.server.validators import ChallengeValidator
 from privet.stores import StoreError
+from privet.validation import Networks, Resolver, make_validators
 
 log = logging.getLogger("privet")
 
@@ -32,16 +34,25 @@ _SWITCH_INTERVAL = 0.0005
 
 
 class Site:
-    def __init__(self, settings: Settings, external_url: str, tls_names: tuple[str, ...]) -> None:
+    """`listeners` are the addresses and ports this server listens at itself."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        external_url: str,
+        tls_names: tuple[str, ...],
+        listeners: tuple[tuple[str, int], ...] = (),
+    ) -> None:
         self.settings = settings
         self.external_url = external_url
+        self.listeners = listeners
         self._tls_names = tls_names
         self._ca: CertificateAuthority | None = None
         self._own: OwnCertificate | None = None
         self._store: OpenStore | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Site, (self.settings, self.external_url, self._tls_names)
+        return Site, (self.settings, self.external_url, self._tls_names, self.listeners)
 
     def open(self) -> CertificateAuthority:
         """Open the store, and make what the first start makes. Raises what the store and the authority raise."""
@@ -72,6 +83,7 @@ class Site:
         responder = ACMEResponder(
             self._open_or_exit(),
             auto_approve=settings.auto_approve,
+            challenge_validator=make_settings_validators(settings, self.listeners),
             ask_challenges=settings.ask_challenges,
             external_url=self.external_url,
             profile=replace(DEFAULT, validity=settings.validity),
@@ -135,6 +147,20 @@ class Application:
                 await keeping
         self._close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def make_settings_validators(
+    settings: Settings, listeners: tuple[tuple[str, int], ...]
+) -> Mapping[str, ChallengeValidator] | None:
+    """None if nothing is to be proved, and everything waits for a person."""
+    if not settings.validate:
+        return None
+    return make_validators(
+        settings.validate,
+        resolver=Resolver(settings.resolver or None),
+        networks=Networks(allow=settings.validate_allow, deny=settings.validate_deny, listeners=listeners),
+        http_port=settings.http_01_port,
+    )
 
 
 def _page(external_url: str) -> bytes:

@@ -1,0 +1,220 @@
+"""`privet serve --validate`: what it says, what it refuses to start with, and a client that proves control, or not."""
+
+import contextlib
+import pickle
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import pytest
+from tests.cli.command import Person, Serving
+from tests.cli.test_serve import with_account
+from tests.wire import Wire, thumbprint_of
+
+from privet.cli.settings import VALIDATED, Settings
+from privet.cli.site import Site, make_settings_validators
+from privet.server.limits import Limits
+from privet.validation import AddressRefused, HTTP01Validator, Retrying, Validator
+
+ADDRESS = "127.0.0.1"
+PATH = "/.well-known/acme-challenge/"
+
+
+@dataclass
+class Client:
+    """A client's web server. What it was not given it answers with something else."""
+
+    port: int = 0
+    pages: dict[str, str] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def running(self) -> Iterator["Client"]:
+        client = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                client.asked.append(self.path)
+                body = client.pages.get(self.path, "something else").encode()
+                self.send_response(200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None: ...
+
+        with ThreadingHTTPServer((ADDRESS, 0), Handler) as server:
+            self.port = server.server_port
+            thread = threading.Thread(target=server.serve_forever)
+            thread.start()
+            try:
+                yield self
+            finally:
+                server.shutdown()
+                thread.join()
+
+
+@pytest.fixture
+def client() -> Iterator[Client]:
+    with Client().running() as running:
+        yield running
+
+
+def validates(person: Person, port: int, *options: str) -> Serving:
+    allowed = ("--validate-allow", "127.0.0.0/8", "--resolver", "127.0.0.1:9")
+    return person.serves("--validate", "http-01", "--http-01-port", str(port), *allowed, *options)
+
+
+async def challenged(wire: Wire) -> tuple[str, dict[str, Any], dict[str, Any]]:
+    """An order for the client's address: where it is, what it says, and the challenge that is offered."""
+    ordered = await wire.order(ADDRESS)
+    order = ordered.json()
+    assert order["status"] == "pending"
+    (challenge,) = (await wire.post(order["authorizations"][0])).json()["challenges"]
+    assert challenge["type"] == "http-01"
+    return ordered.headers["location"], order, challenge
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_who_proves_control_gets_a_certificate(person: Person, client: Client, workers: str) -> None:
+    async def story(wire: Wire) -> None:
+        _, order, challenge = await challenged(wire)
+        token = challenge["token"]
+        client.pages[PATH + token] = f"{token}.{thumbprint_of(wire.key)}"
+        answered = (await wire.post(challenge["url"], {})).json()
+        assert answered["status"] == "valid", answered
+        assert client.asked == [PATH + token]
+        finalized = (await wire.finalize(order)).json()
+        assert finalized["status"] == "valid"
+        assert (await wire.post(finalized["certificate"])).text.startswith("-----BEGIN CERTIFICATE-----")
+
+    with validates(person, client.port, "--workers", workers) as serving:
+        with_account(serving, story)
+
+
+def test_a_wrong_answer_makes_the_order_invalid_and_says_why(person: Person, client: Client) -> None:
+    async def story(wire: Wire) -> None:
+        location, order, challenge = await challenged(wire)
+        refused = (await wire.post(challenge["url"], {})).json()
+        assert (refused["status"], refused["error"]["type"], refused["error"]["detail"]) == (
+            "invalid",
+            "urn:ietf:params:acme:error:incorrectResponse",
+            f"http-01 for {ADDRESS} found something else than the key authorization",
+        )
+        assert (await wire.post(location)).json()["status"] == "invalid"
+        assert (await wire.finalize(order)).status_code == 403
+
+    with validates(person, client.port) as serving:
+        with_account(serving, story)
+    assert person.does("list", "--json").json == []
+
+
+def test_validators_do_not_come_to_the_server_itself() -> None:
+    settings = Settings(validate=("http-01",), resolver=("10.0.0.53",), validate_allow=("127.0.0.0/8",))
+    site = Site(settings, "http://127.0.0.1:8555", (), (("127.0.0.1", 8555),))
+    validators = make_settings_validators(settings, pickle.loads(pickle.dumps(site)).listeners)
+    assert validators is not None
+    wrapped = validators["http-01"]
+    assert isinstance(wrapped, Retrying)
+    assert isinstance(wrapped.validator, HTTP01Validator)
+    networks = wrapped.validator.connector.networks
+    networks.check("127.0.0.1", 80)
+    with pytest.raises(AddressRefused, match="where this server itself listens"):
+        networks.check("127.0.0.1", 8555)
+
+
+def test_validators_have_time_enough() -> None:
+    validators = make_settings_validators(Settings(validate=VALIDATED, resolver=("10.0.0.53",)), ())
+    assert validators is not None
+    for wrapped in validators.values():
+        assert isinstance(wrapped, Retrying)
+        assert isinstance(wrapped.validator, Validator)
+        assert wrapped.within + wrapped.validator.timeout < Limits().validation.total_seconds()
+
+
+def test_it_says_what_is_proved_and_how(person: Person) -> None:
+    every = ("--validate", "http-01,dns-01,tls-alpn-01", "--resolver", "10.0.0.53", "--resolver", "[fd00::53]:5353")
+    with person.serves(*every, "--validate-deny", "10.9.0.0/24") as serving:
+        said = serving.program.wait_for(r"(?s).*# Caddy.*\n}\n").group()
+    assert (
+        "approval     by proof of control of every name: http-01 (a file fetched from port 80) or dns-01 (a TXT "
+        "record) or tls-alpn-01 (a certificate shown on port 443)\n"
+        "  nameservers  10.0.0.53:53, [fd00::53]:5353\n"
+        "  connects to  no loopback, link-local or metadata address, and not itself; denied: 10.9.0.0/24\n"
+    ) in said
+    assert " --standalone -d web.internal\n" in said
+    assert " --http --domains web.internal run\n" in said
+    assert "http_port" not in said
+
+
+@pytest.mark.parametrize(
+    ("options", "lines"),
+    [
+        (
+            ("http-01", "--http-01-port", "5002"),
+            ["--standalone --http-01-port 5002", "--http.port :5002", "port 5002)"],
+        ),
+        (("tls-alpn-01",), ["# certbot knows no tls-alpn-01.", " --tls --domains"]),
+        (("dns-01",), ["--preferred-challenges dns", " --dns manual ", "# Caddy needs a plugin"]),
+    ],
+)
+def test_what_is_to_be_copied_proves_what_is_asked_for(
+    person: Person, options: tuple[str, ...], lines: list[str]
+) -> None:
+    with person.serves("--validate", *options, "--resolver", "10.0.0.53") as serving:
+        said = serving.program.wait_for(r"(?s).*# Caddy.*\n").group()
+        for line in lines:
+            assert line in said
+
+
+ABOUT = "is about --validate: say what is to be proved, such as --validate http-01"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--validate http-1", "--validate has to be one or more of http-01,dns-01,tls-alpn-01, with commas between, "),
+        (
+            "--validate http-01,",
+            "--validate has to be one or more of http-01,dns-01,tls-alpn-01, with commas between, ",
+        ),
+        (
+            "--validate http-01 --auto-approve",
+            "--validate wants a proof from those whom --auto-approve asks for none: leave one of them out",
+        ),
+        (
+            "--validate http-01 --validate-allow 10.0.0.1/8",
+            "--validate-allow has a network that is none: '10.0.0.1/8' is not a network such as 10.0.0.0/8, ",
+        ),
+        ("--validate http-01 --validate-deny storage", "--validate-deny has a network that is none: 'storage' is not "),
+        (
+            "--validate http-01 --resolver ns.internal",
+            "--resolver has a nameserver that is none: 'ns.internal' is not a nameserver such as 10.0.0.53 or ",
+        ),
+        ("--validate http-01 --http-01-port 0", "--http-01-port has to be a number from 1 to 65535, not '0'"),
+        (
+            "--validate dns-01 --http-01-port 81",
+            "--http-01-port is about http-01, which --validate does not name: leave it out",
+        ),
+        ("--resolver 10.0.0.53", f"--resolver {ABOUT}"),
+        ("--validate-allow 10.0.0.0/8", f"--validate-allow {ABOUT}"),
+        ("--validate-deny 10.0.0.0/8", f"--validate-deny {ABOUT}"),
+        ("--http-01-port 81", f"--http-01-port {ABOUT}"),
+    ],
+)
+def test_mistakes_are_a_sentence_each_and_nothing_is_made(person: Person, options: str, sentence: str) -> None:
+    refused = person.tries("serve", *options.split())
+    (told,) = refused.sentences
+    assert told.startswith(sentence)
+    assert refused.status == 2
+    assert list(person.folder.iterdir()) == [], "nothing was made"
+
+
+def test_what_is_to_be_proved_may_be_in_the_environment_or_in_the_file(person: Person) -> None:
+    (person.folder / "privet.toml").write_text('resolver = ["10.0.0.53"]\nvalidate-allow = ["127.0.0.0/8"]\n')
+    with person.serves("--config", "privet.toml", env={"PRIVET_VALIDATE": "dns-01, http-01"}) as serving:
+        said = serving.program.wait_for(r"connects to .*\n").string
+        assert "every name: dns-01 (a TXT record) or http-01 (" in said
+        assert "allowed: 127.0.0.0/8" in said
