@@ -1,14 +1,17 @@
 """A folder that people read: what lies where, who may read it, and what happens when they lend a hand."""
 
 import os
+import resource
 import stat
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from privet.stores import FileStore, Record, StoreError
+from privet.stores import Batch, FileStore, Record, StoreError
 
 BUNDLE = Record(
     "certs", "web.internal", b'{"a":1}', files={"cert.pem": b"cert", "fullchain.pem": b"chain", "key.pem": b"k"}
@@ -18,6 +21,17 @@ BUNDLE = Record(
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path / "folder"
+
+
+@contextmanager
+def no_file_can_be_opened() -> Iterator[None]:
+    """What a process finds that has as many files open as it may."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def tree(folder: Path) -> dict[str, bytes]:
@@ -106,6 +120,11 @@ class TestLayout:
         file.prune(now)
         assert tree(folder) == {}
         assert [path for path in folder.rglob("*") if path.is_file()] == [folder / ".lock", folder / ".journal"]
+
+    def test_the_name_of_the_body_is_taken(self, file: FileStore) -> None:
+        with pytest.raises(StoreError, match=r"meta\.json"):
+            file.commit(BUNDLE._replace(files={"meta.json": b"{}"}))
+        assert file.get("certs", "web.internal") is None
 
     def test_the_tilde_is_the_home_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HOME", str(tmp_path))
@@ -253,6 +272,31 @@ class TestJournal:
             for number in range(10):
                 store.commit(Record("order", "1", version=number))
         assert b"root" not in (folder / ".journal").read_bytes()
+
+
+class TestTooManyOpenFiles:
+    def test_a_journal_that_cannot_be_opened_now_is_opened_later(self, file: FileStore, folder: Path) -> None:
+        with FileStore(folder) as another:
+            another.slack = 0
+            for number in range(10):  # puts a new journal in the place of the one that is open
+                another.commit(Record("order", "1", version=number))
+        with no_file_can_be_opened():
+            for _ in range(2):
+                with pytest.raises(StoreError, match="Too many open files"):
+                    file.get("order", "1")
+            with pytest.raises(StoreError, match="Too many open files"):
+                file.commit(Record("order", "2"))
+        assert file.get("order", "1") == Record("order", "1", version=10)
+        file.commit(Record("order", "2"))
+
+    def test_a_commit_that_failed_is_not_remembered(self, file: FileStore) -> None:
+        with no_file_can_be_opened():
+            outcomes = file.commit_each([Batch([Record("order", "1")]), Batch([BUNDLE])])
+        assert ["Too many open files" in str(outcome) for outcome in outcomes] == [True, True]
+        assert file.get("order", "1") is None
+        assert file.get("certs", "web.internal") is None
+        file.commit(Record("order", "1"), BUNDLE)
+        assert file.get("certs", "web.internal") == BUNDLE._replace(version=1)
 
 
 class TestClosed:

@@ -46,6 +46,7 @@ class FileStore(Together):
         super().__init__()
         self._root = Path(path).expanduser().absolute()
         self._lock = RLock()
+        self._loaded = False  # whether the picture is what the journal says, as far as it has been read
         with _failures(), contextlib.ExitStack() as undo:
             make_folder(self._root)
             self._turn = Turn(self._root / ".lock")
@@ -104,8 +105,9 @@ class FileStore(Together):
         try:
             yield
         except BaseException:
-            self._load()
-            self._settle(touched)
+            with contextlib.suppress(OSError, StoreError):  # whoever comes next will load it
+                self._load()
+                self._settle(touched)
             raise
 
     def _write_alone(self, batches: list[Batch], touched: set[Key]) -> list[Outcome]:
@@ -113,9 +115,11 @@ class FileStore(Together):
         changes = []
         for batch in batches:
             try:
+                if any(_BODY in record.files for record in batch.records):
+                    raise StoreError(f"no file of a record can be called {_BODY}, which is what its body is called")
                 records = self._picture.advance(batch.records, batch.unchanged)
-            except Conflict as conflict:
-                outcomes.append(conflict)
+            except (Conflict, StoreError) as error:
+                outcomes.append(error)
                 continue
             touched |= {(record.kind, record.id) for record in records if record.files}
             records = [self._write_files(record) if record.files else record for record in records]
@@ -131,30 +135,35 @@ class FileStore(Together):
     # The picture: what the journal says, others' lines included, with the names of files but not what is in them
 
     def _look(self) -> None:
-        if self._journal.stale:
+        if not self._loaded or self._journal.stale:
             with self._turn:
                 self._catch_up()
 
     def _catch_up(self) -> None:
-        if self._journal.replaced:
-            return self._load()
+        if not self._loaded or self._journal.replaced:
+            self._load()
+        else:
+            self._read_on()
+
+    def _read_on(self) -> None:
         touched: set[Key] = set()
         for change in self._journal.read():
             touched |= self._put(map(_from_json, change.get("put", ())))
             touched |= self._drop((kind, id) for kind, id in change.get("gone", ()))
         self._settle(touched)
-        return None
 
     def _load(self) -> None:
-        self._journal.close()
-        self._journal = Journal(self._root / ".journal")
+        self._loaded = False
+        old, self._journal = self._journal, Journal(self._root / ".journal")
+        old.close()
         self._picture = Picture()
         self._adopted: set[Key] = set()
-        self._catch_up()
+        self._read_on()
         for home in self._root.glob(f".versions/*/*/{_ADOPTED}"):
             self._point((unquote(home.parts[-3]), unquote(home.parts[-2])), _ADOPTED)
         for folder in self._root.glob("[!.]*/[!.]*"):
             self._adopt((unquote(folder.parts[-2]), unquote(folder.parts[-1])))
+        self._loaded = True
 
     def _adopt(self, key: Key) -> None:
         """Take up a folder that the journal does not know, if there is one."""
@@ -210,8 +219,11 @@ class FileStore(Together):
             record = self._read_files(key)
             if record is None or not record.files or not self._journal.stale:
                 return record
-        with self._turn:  # replaced while we read it, or taken away by hand
-            self._load()
+        with self._turn:  # somebody has changed it while we read
+            self._catch_up()
+            with contextlib.suppress(FileNotFoundError):
+                return self._read_files(key)
+            self._load()  # or taken it away by hand
             return self._read_files(key)
 
     def _read_files(self, key: Key) -> Record | None:

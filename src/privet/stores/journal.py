@@ -25,7 +25,10 @@ class Journal:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._file = open_private(path, os.O_APPEND)
-        self._inode = os.fstat(self._file).st_ino
+        status = os.fstat(self._file)
+        if not status.st_size:
+            sync_folder(path.parent)
+        self._inode = status.st_ino
         self._size = 0
         self.lines = 0
 

@@ -69,18 +69,22 @@ T = TypeVar("T")
 
 
 class SQLiteStore(Together):
-    """A `Store` in one database file. Readers never wait for writers."""
+    """A `Store` in one database file, for several processes. Readers never wait for writers.
+
+    It does not survive a fork: a process that forks opens its stores afterwards.
+    """
 
     def __init__(self, path: str | Path) -> None:
         super().__init__()
         self._path = Path(path).expanduser().absolute()
         self._readers: list[sqlite3.Connection] = []
         self._durable: bool | None = None
+        self._closed = False
         try:
             make_folder(self._path.parent)
             os.close(open_private(self._path))  # SQLite gives its side files the mode of the database
-            # SQLite lets those who wait to write sleep and try again, and the last may never get in.
             with contextlib.ExitStack() as undo:
+                # SQLite lets those who wait to write sleep and look again, and some never get in. The kernel queues.
                 self._turn = Turn(Path(f"{self._path}-lock"))
                 undo.callback(self._turn.close)
                 with self._turn:
@@ -100,7 +104,7 @@ class SQLiteStore(Together):
         found: dict[tuple[str, str], Record] = {}
         try:
             for statement, parameters in _by_key(_COLUMNS, wanted):
-                for row in self._read(statement, parameters):
+                for row in self._read(statement, parameters, quick=True):
                     found[row[0], row[1]] = _from_row(row)
         except UnicodeEncodeError:  # half a surrogate is no text, and nothing of that name was ever stored
             return [self.get(*key) for key in keys] if len(keys) > 1 else [None]
@@ -130,27 +134,31 @@ class SQLiteStore(Together):
 
     def close(self) -> None:
         with self._writer:
-            for connection in (*self._readers, self._connection):
-                connection.close()
+            self._closed = True
+            while self._readers:
+                self._readers.pop().close()
+            self._connection.close()
             self._turn.close()
 
     def _connect(self) -> sqlite3.Connection:
+        if self._closed:
+            raise sqlite3.ProgrammingError("it is closed")
         connection = sqlite3.connect(self._path, timeout=30, isolation_level=None, check_same_thread=False)
         try:
             connection.executescript("""
                 PRAGMA page_size = 2048;  -- a commit writes whole pages, however little it changes in them
                 PRAGMA journal_mode = WAL;
-                PRAGMA wal_autocheckpoint = 8192;
-                PRAGMA journal_size_limit = 16777216;
+                PRAGMA wal_autocheckpoint = 2000;
+                PRAGMA journal_size_limit = 8388608;
             """)
         except sqlite3.Error:
             connection.close()
             raise
         return connection
 
-    def _read(self, sql: str, parameters: list[Any]) -> list[Any]:
+    def _read(self, sql: str, parameters: list[Any], *, quick: bool = False) -> list[Any]:
         try:
-            if self._writer.acquire(blocking=False):
+            if quick and self._writer.acquire(blocking=False):
                 # Nobody is writing. Of all connections, only the one that writes still has its pages at hand.
                 try:
                     return self._connection.execute(sql, parameters).fetchall()
@@ -163,7 +171,10 @@ class SQLiteStore(Together):
             try:
                 return reader.execute(sql, parameters).fetchall()
             finally:
-                self._readers.append(reader)
+                if self._closed:
+                    reader.close()
+                else:
+                    self._readers.append(reader)
         except sqlite3.Error as error:
             raise self._failure(error) from error
 
