@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.laws import documents, outcome, texts
 from tests.wire import PrivateKey, algorithm_of, bind, jwk_of, sign, signature, thumbprint_of
@@ -529,6 +529,7 @@ jwk_values = documents | texts | st.sampled_from([*RFC7515_A3.values(), *RFC8037
 jwks = st.dictionaries(st.sampled_from(["kty", "crv", "x", "y", "n", "e", "d", "k", "p"]) | texts, jwk_values)
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # on a busy machine
 @given(
     jwks | st.sampled_from([RFC7515_A3, RFC7515_A2, RFC8037_A2]).flatmap(lambda jwk: jwks.map(lambda more: jwk | more))
 )

@@ -51,6 +51,12 @@ def test_pages_are_served_renewed_and_revoked(
         # Caddy proves a wildcard only with a plug-in for somebody's DNS, but here nothing has to be proved.
         names.append(f"*.wild-{host}")
 
+    if caddy.name == "caddy 2.6":
+        # With several sites and no account, it makes one for each of them at once, and may keep the key of one beside
+        # the URL of another. So it gets its account with one site.
+        caddy.start([f"first-{host}"], key_type)
+        caddy.issued(f"first-{host}")
+        caddy.stop()
     caddy.start(names, key_type)
     first = {name: caddy.issued(name) for name in names}
     for name in names:

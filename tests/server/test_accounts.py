@@ -662,3 +662,15 @@ async def test_the_key_of_an_expired_account_is_free_again(stage: Stage) -> None
         assert taker.kid
         assert (await Wire(scene.http, BASE, other.key, taker.kid).post(taker.kid)).status_code == 200
         assert (await replace(stranger, kid=again.headers["location"]).post(again.headers["location"])).is_success
+
+
+async def test_an_rsa_key_that_can_be_factored_is_refused(stage: Stage) -> None:
+    """Lesson 26, for account keys: this modulus has a factor that anybody finds."""
+    modulus = rsa.generate_private_key(65537, 2048).public_key().public_numbers().n // 3 * 3
+    modulus += 3 * (1 - modulus % 2)
+    async with stage(auto_approve=True) as scene:
+        n = to_base64url(modulus.to_bytes(256, "big"))
+        wire = scene.stranger()
+        response = await wire.post("new-account", {}, alg="RS256", jwk={"kty": "RSA", "n": n, "e": "AQAB"})
+        assert problem_of(response) == (400, "badPublicKey")
+        assert "factored" in response.json()["detail"]

@@ -680,6 +680,35 @@ async def test_arguments_that_contradict_each_other_are_refused() -> None:
             ACMEResponder(ca, **arguments)
 
 
+async def test_reading_and_nonsense_leave_nothing_behind_for_long(stage: Stage) -> None:
+    """Bounded storage: spent nonces go although nothing else is ever written, whoever spends them."""
+    async with stage(auto_approve=True) as scene:
+        wire, stranger = await scene.account(), scene.stranger()
+        assert wire.kid
+        for _ in range(6):
+            for _ in range(100):
+                await wire.post(wire.kid)
+                await stranger.post("new-order", {}, alg="none")
+            scene.clock.forward(hours=3)
+            wire.nonce = stranger.nonce = None
+        await scene.responder.pending()
+        assert len(scene.store.find("spent-nonce", limit=1000)) <= 400
+
+
+async def test_many_large_orders_go_as_quickly_as_they_came(stage: Stage) -> None:
+    """Bounded storage: pruning keeps up with what one commit writes, however much that is."""
+    async with stage(auto_approve=True) as scene:
+        wire = await scene.account()
+        for day in range(8):
+            for number in range(4):
+                await wire.order(*[f"n{number}-{each}.internal" for each in range(100)])
+            await scene.responder.pending()
+            if day:
+                assert len(scene.store.find("authorization", limit=5000)) <= 1200
+            scene.clock.forward(days=2)
+            wire.nonce = None
+
+
 async def test_what_has_expired_goes_as_a_by_product_of_work(stage: Stage) -> None:
     """Lesson 24 and bounded storage: orders, authorizations and nonces go; a certificate stays for as long as it is
     valid, and longer."""
@@ -688,7 +717,7 @@ async def test_what_has_expired_goes_as_a_by_product_of_work(stage: Stage) -> No
 
         async def work() -> None:
             wire.nonce = None  # it is too old
-            for number in range(20):
+            for number in range(40):
                 await wire.issue(f"b{number}.internal")
             await scene.responder.pending()  # the store does one thing after another: the tidying is done by now
 
@@ -699,12 +728,12 @@ async def test_what_has_expired_goes_as_a_by_product_of_work(stage: Stage) -> No
         assert len(scene.store.find("order")) == 21
         scene.clock.forward(days=2)
         await work()
-        assert len(scene.store.find("order")) == 21  # that of kept.internal, and the twenty new ones
+        assert len(scene.store.find("order")) == 41  # that of kept.internal, and the forty new ones
         assert scene.store.find("order", limit=1) == kept
-        assert len(scene.store.find("authorization")) == 20
-        assert len(scene.store.find("spent-nonce", limit=1000)) <= 61
+        assert len(scene.store.find("authorization")) == 40
+        assert len(scene.store.find("spent-nonce", limit=1000)) <= 121
         assert scene.ca.certificates("kept.internal")
         scene.clock.forward(days=9)
         await work()
         assert not scene.ca.certificates("kept.internal")
-        assert len(scene.store.find("certificate")) == 20
+        assert len(scene.store.find("certificate")) == 40

@@ -7,6 +7,7 @@ from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
 from privet.server.policy import Applicant
 from privet.server.records import Account, Kind, Order, key_name
+from privet.server.requests import read_key
 from privet.server.server import Reply, Server, VerifiedRequest, ask
 from privet.server.urls import URLs
 from privet.stores.base import new_id
@@ -90,7 +91,7 @@ async def orders(server: Server, request: VerifiedRequest) -> Reply:
 async def key_change(server: Server, request: VerifiedRequest) -> Reply:
     """keyChange (§7.3.5): signed by the old key outside and by the new one inside."""
     inner = parse_inner(dict(request.payload or {}))
-    new_key = Key.from_jwk(inner.jwk)
+    new_key = read_key(inner.jwk)
     inner.verify(new_key)
     if inner.url != request.url:
         raise Problem(ProblemType.MALFORMED, "the url of the inner JWS must be that of the outer one")

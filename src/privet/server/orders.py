@@ -94,7 +94,11 @@ async def finalize(server: Server, request: VerifiedRequest) -> Reply:
         raise Problem(ProblemType.BAD_CSR, str(error)) from None
     except AuthorityError as error:
         log.error("order %s cannot be signed: %s", found.id, error)
-        raise Problem(ProblemType.UNAVAILABLE, "the authority cannot sign this now; its log says why") from None
+        raise Problem(
+            ProblemType.UNAVAILABLE,
+            "the authority cannot sign this now; its log says why",
+            retry_after=timedelta(minutes=5),
+        ) from None
     begun = found.begin(certificate.id, server.now(), kept_until=certificate.not_after + KEPT_AFTER_EXPIRY)
     begun, certificate = await server.commit(begun, certificate, unchanged=[request.owner, *authorizations])
     return _reply(await _sign(server, begun, certificate), request.urls)
@@ -209,6 +213,10 @@ def _check_span(server: Server, wish: NewOrder) -> datetime:
     """
     now, ends, longest = server.now(), server.ca.not_after, server.profile.validity
     not_before, not_after = wish.not_before or now, wish.not_after
+    if now >= ends:
+        raise Problem(
+            ProblemType.UNAVAILABLE, f"this authority ended at {to_rfc3339(ends)}", retry_after=timedelta(hours=1)
+        )
     if not now - timedelta(minutes=5) <= not_before <= now + longest:
         raise Problem(ProblemType.MALFORMED, f"notBefore must lie between now and {longest} from now")
     if not_after is None:

@@ -1,7 +1,8 @@
 """From bytes to a `VerifiedRequest` (RFC 8555 §6.2 to §6.5): size, form, nonce, url, key, signature, account, payload.
 
-The law: nothing behind this module doubts who is asking, and nothing in it touches a record but the spent nonce and
-the account that signs. A nonce is spent by appearing, whatever else is wrong with the request.
+The law: nothing behind this module doubts who is asking, and nothing in it looks into a record but the account that
+signs; the one that the URL names is fetched along the way. A nonce is spent by appearing, whatever else is wrong with
+the request.
 """
 
 import contextlib
@@ -10,10 +11,13 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
 from privet.acme.encoding import from_json
 from privet.acme.jws import JWS, Key, find_nonce, parse
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
+from privet.ca.keys import WeakKey, check_public_key
 from privet.server.records import Account, Kind
 from privet.server.server import Reply, Server, VerifiedRequest
 from privet.server.urls import URLs
@@ -123,6 +127,7 @@ async def _spend(server: Server, body: bytes) -> None:
     if nonce is not None:
         with contextlib.suppress(Problem, Conflict):
             await server.nonces.redeem(nonce)
+            server.tidy(1)
 
 
 async def _signer(
@@ -134,6 +139,7 @@ async def _signer(
     """
     assert jws.nonce is not None
     spending = server.nonces.redeem(jws.nonce)
+    server.tidy(1)
     id = incoming.urls.id_of("acct", jws.kid or "")
     loading = server.store.get(Kind.ACCOUNT, id) if id else None
     fetching = None
@@ -148,11 +154,22 @@ async def _signer(
     if jws.kid is None:
         if resource.signer == "account":
             raise Problem(ProblemType.MALFORMED, "this request must name its account as kid, not carry a key")
-        return None, Key.from_jwk(jws.jwk), None
+        return None, read_key(jws.jwk), None
     if resource.signer == "key":
         raise Problem(ProblemType.MALFORMED, "this request must carry its key as jwk, not name an account")
     account = _check_account(server, await loading if loading else None, jws.kid)
     return account, server.key_of(account), await fetching if fetching else None
+
+
+def read_key(jwk: object) -> Key:
+    """A key that somebody wants to use from now on: well-formed, and not one that can be factored. Raises `Problem`."""
+    key = Key.from_jwk(jwk)
+    if isinstance(key.public_key, RSAPublicKey):
+        try:
+            check_public_key(key.public_key)
+        except WeakKey as error:
+            raise Problem(ProblemType.BAD_PUBLIC_KEY, str(error)) from None
+    return key
 
 
 def _check_account(server: Server, record: Record | None, name: str) -> Account:

@@ -73,7 +73,8 @@ class ACMEResponder:
     type to validator, whose keys are then the types offered) control has to be proved; with neither, challenges wait
     until `approve` or `refuse` is called. `policy` says who may ask for what in the first place.
 
-    `store` is where accounts and orders are kept; the authority's own if it is not given. `external_url` is the
+    `store` is where accounts, orders and their certificates are kept; the authority's own if it is not given, and with
+    another one the authority's verbs (`certificates`, `revoke`) do not see them. `external_url` is the
     address that clients know this responder by, and wants to be said wherever Host headers are not to be trusted.
     With `ask_challenges`, auto-approved orders still start out pending, and any answer to a challenge is accepted.
 

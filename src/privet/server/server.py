@@ -37,8 +37,9 @@ class Readable(Protocol[Read_co]):
     def from_record(self, record: Record, /) -> Read_co: ...
 
 
-# One bite of pruning follows this many commits and takes up to this many records: more than were written.
-_BITE_EVERY, _BITE = 16, 400
+# What has expired is pruned once this many records were written, spent nonces included, and in bites of twice that
+# until nothing is left, so that pruning keeps up with whatever is written.
+_BITE = 256
 _READINGS_REMEMBERED = 5000
 
 
@@ -97,7 +98,7 @@ class Server:
     _keys: dict[tuple[str, int], Key] = field(default_factory=dict)
     _readings: dict[tuple[str, str], Any] = field(default_factory=dict)
     _room: dict[str, int] = field(default_factory=dict)
-    _commits: int = 0
+    _written: int = 0
     _pruning: asyncio.Task[None] | None = None
 
     async def commit(self, *things: Any, unchanged: Sequence[Named] = ()) -> tuple[Any, ...]:
@@ -109,7 +110,7 @@ class Server:
         await self.store.commit(
             *records, unchanged=[Record(thing.kind, thing.id, version=thing.version) for thing in unchanged]
         )
-        self.tidy()
+        self.tidy(len(records))
         stored = tuple([_stored(thing) for thing in things])
         for record, thing in zip(records, stored, strict=True):
             self._remember(record, thing)
@@ -147,15 +148,17 @@ class Server:
             self._readings.clear()
         self._readings[record.kind, record.id] = thing
 
-    def tidy(self) -> None:
+    def tidy(self, written: int) -> None:
         """Let what has expired go, in small bites, as a by-product of work."""
-        self._commits += 1
-        if self._commits % _BITE_EVERY == 0 and (self._pruning is None or self._pruning.done()):
+        self._written += written
+        if self._written >= _BITE and (self._pruning is None or self._pruning.done()):
+            self._written = 0
             self._pruning = asyncio.create_task(self._prune())
 
     async def _prune(self) -> None:
         try:
-            await self.store.prune(self.now(), limit=_BITE)
+            while await self.store.prune(self.now(), limit=2 * _BITE) == 2 * _BITE:
+                pass
         except Exception:
             log.exception("what has expired could not be pruned")
 
