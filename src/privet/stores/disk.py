@@ -1,13 +1,17 @@
 """What stores on disk have in common: private folders, names that outlive a power cut, and taking turns.
 
-The law of this module: what it makes is readable by its owner alone, from the moment it exists.
+The law of this module: what it makes is readable by its owner alone, from the moment it exists; and so is a file of
+ours that it opens, whatever it was before.
 """
 
 import contextlib
 import fcntl
 import os
+import stat
 from pathlib import Path
 from typing import Self
+
+from privet.stores.base import StoreError
 
 
 class Turn:
@@ -32,7 +36,26 @@ class Turn:
 
 
 def open_private(path: Path, flags: int = 0) -> int:
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | flags, 0o600)
+    try:
+        keep_private(path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def keep_private(path: Path) -> None:
+    """Take a file of ours from all others: it may have been made by another program, or come from a backup.
+
+    By its name, because closing any descriptor of a database takes away the locks that SQLite has on it.
+    """
+    status = path.stat()
+    if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and status.st_mode & 0o077:
+        try:
+            path.chmod(0o600)
+        except OSError as error:
+            raise StoreError(f"others may open {path}, and that cannot be changed: {error.strerror}") from error
 
 
 def make_folder(folder: Path) -> None:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from privet.stores.base import Batch, Conflict, Outcome, Record, StoreError
-from privet.stores.disk import Turn, make_folder, open_private
+from privet.stores.disk import Turn, keep_private, make_folder, open_private
 from privet.stores.together import Together
 
 # Each entry takes the schema one version further; only ever append.
@@ -83,6 +83,9 @@ class SQLiteStore(Together):
         try:
             make_folder(self._path.parent)
             os.close(open_private(self._path))  # SQLite gives its side files the mode of the database
+            for side in ("-wal", "-shm"):  # but not those that are there
+                with contextlib.suppress(FileNotFoundError):
+                    keep_private(Path(f"{self._path}{side}"))
             with contextlib.ExitStack() as undo:
                 # SQLite lets those who wait to write sleep and look again, and some never get in. The kernel queues.
                 self._turn = Turn(Path(f"{self._path}-lock"))
