@@ -14,6 +14,7 @@ from privet.cli.settings import (
     Settings,
     option_name,
     read_duration,
+    read_mode,
     read_mount,
     read_settings,
     read_url,
@@ -221,6 +222,34 @@ def test_an_address_is_that_of_the_responder_and_not_of_its_directory() -> None:
     assert read_url("https://ca.internal:8555/acme/") == "https://ca.internal:8555/acme"
     with pytest.raises(ValueError, match="leave /directory out"):
         read_url("https://ca.internal/acme/directory")
+
+
+@pytest.mark.parametrize(
+    "text", ["https://ca.internal#", "https://ca.internal?", "https://ca.internal/acme?", "https://ca.internal/#a?b"]
+)
+def test_an_address_has_no_query_and_no_fragment(text: str) -> None:
+    (sentence,) = mistakes(external_url=text)
+    assert sentence == f"--external-url has to be an address without a query or a fragment, not '{text}'"
+
+
+@pytest.mark.parametrize("text", ["660", "0660", "0o660"])
+def test_a_mode_is_octal(text: str) -> None:
+    assert read_mode(text) == 0o660
+
+
+@pytest.mark.parametrize("text", ["o660", "00o660", "0660 ", "66", "1660", "\u0666\u0666\u0660"])
+def test_what_is_no_mode(text: str) -> None:
+    with pytest.raises(ValueError, match="has to be a file mode"):
+        read_mode(text)
+
+
+@pytest.mark.parametrize(("written", "number"), [("0o660", 432), ("660", 660)])
+def test_a_mode_in_the_file_is_a_text_because_a_number_is_another(tmp_path: Path, written: str, number: int) -> None:
+    file = tmp_path / "privet.toml"
+    file.write_text(f"uds-mode = {written}")
+    assert mistakes(config=str(file)) == (
+        f'uds-mode in {file} has to be a file mode, as a text such as "660", not {number}',
+    )
 
 
 @pytest.mark.parametrize(

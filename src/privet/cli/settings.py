@@ -70,9 +70,10 @@ def read_workers(value: object) -> int:
 
 
 def read_mode(value: object) -> int:
-    if not re.fullmatch(r"0?o?[0-7]{3}", text := str(value)):
-        raise ValueError(f"has to be a file mode such as 660, not {value!r}")
-    return int(text.removeprefix("0o"), 8)
+    # TOML reads 0o660 as the number 432, and 660 as another that nobody means.
+    if not isinstance(value, str) or not re.fullmatch(r"(0o?)?[0-7]{3}", value):
+        raise ValueError(f'has to be a file mode, as a text such as "660", not {value!r}')
+    return int(value, 8)
 
 
 def read_store(value: object) -> str:
@@ -100,14 +101,16 @@ def read_duration(value: object) -> timedelta:
 
 
 def read_url(value: object) -> str:
-    """An address as clients know it: no query, no trailing slash."""
+    """An address as clients know it: no query, no fragment, no trailing slash."""
     text = read_text(value)
     try:
         parts = urlsplit(text)
         good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
     except ValueError:
         good = False
-    if not good or parts.query or parts.fragment or parts.username is not None or not text.isprintable() or " " in text:
+    if "?" in text or "#" in text:  # even when nothing follows: what is put behind them is no path
+        raise ValueError(f"has to be an address without a query or a fragment, not {value!r}")
+    if not good or parts.username is not None or not text.isprintable() or " " in text:
         raise ValueError(f"has to be an address such as https://ca.internal or https://ca.internal/acme, not {value!r}")
     if text.rstrip("/").endswith("/directory"):
         raise ValueError(f"has to be the address above the directory: leave /directory out of {value!r}")
