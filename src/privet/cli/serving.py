@@ -6,6 +6,7 @@ The law of this module: requests in flight are finished, and what was made for s
 import contextlib
 import logging
 import logging.config
+import resource
 import signal
 import socket
 import sys
@@ -20,6 +21,7 @@ from uvicorn.supervisors import Multiprocess
 from privet.cli.failures import Failure
 from privet.cli.greeting import greeting
 from privet.cli.listening import is_loopback, is_unspecified, listen, listen_at, resolve
+from privet.cli.protocol import Connection
 from privet.cli.settings import Settings
 from privet.cli.site import Site
 
@@ -35,6 +37,7 @@ def run(settings: Settings) -> None:
     # Until uvicorn takes signals over there are no requests to finish, but a socket file to remove.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: sys.exit(0))
+    _allow_files()
     listeners: tuple[tuple[str, int], ...]
     with contextlib.ExitStack() as stack:
         if settings.uds:
@@ -55,6 +58,7 @@ def run(settings: Settings) -> None:
             factory=True,
             interface="asgi3",
             lifespan="on",
+            http=Connection,
             ws="none",
             workers=settings.workers,
             ssl_context_factory=site.make_context if settings.tls else None,
@@ -71,6 +75,14 @@ def run(settings: Settings) -> None:
         else:
             site.close()
             _run_workers(config, sockets)
+
+
+def _allow_files() -> None:
+    """Allow as many open files as the system does: each connection is one, and the usual 1024 are few for a fleet."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    # Some systems name a hard limit that they do not grant.
+    with contextlib.suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _run_alone(config: uvicorn.Config, sockets: list[socket.socket]) -> None:

@@ -1,0 +1,102 @@
+"""HTTP/1.1 connections, with an end to what a client may send and to how long it may take (RFC 9110 §17.5).
+
+uvicorn limits neither, and its keep-alive timer starts only after a first answer. The law of this module: a client that
+has yet to finish a request costs a bounded amount of memory for a bounded time.
+"""
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+
+class Connection(HttpToolsProtocol):
+    """A connection that is closed when a request is too long or takes too long to arrive.
+
+    Bytes are counted as they are read from the socket: those of a new request that come with the end of the one before
+    are not, so that the ceilings are exact but for one read.
+    """
+
+    head = 32 * 1024
+    """Bytes of a request before its headers are complete."""
+    request = 256 * 1024
+    """Bytes of a request in all, chunk extensions and trailers included. The responder's limit on bodies is far below,
+    and answers better."""
+    pipelined = 1000
+    """Whole requests that wait for the one before them. uvicorn reads on whenever it has answered one."""
+    patience = 20.0
+    """Seconds from the first byte of a request, or from connecting, until all of the request has come. A look every so
+    often enforces it, so that it may take a quarter longer."""
+
+    _received = 0
+    _in_head = True
+    _since = 0.0
+    _look_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._since = self.loop.time()
+        self._look_timer = self.loop.call_later(self.patience, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._look_timer is not None:
+            self._look_timer.cancel()
+            self._look_timer = None
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if not self._received:
+            self._since = self.loop.time()
+        self._received += len(data)
+        super().data_received(data)
+        too_long = self._received > self.head and (self._in_head or self._received > self.request)
+        if too_long or len(self.pipeline) > self.pipelined:
+            self._refuse()
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._received = 0
+        self._in_head = True
+        super().on_message_complete()
+
+    def _refuse(self) -> None:
+        if self.transport.is_closing():
+            return
+        # An answer is for the request it belongs to, and those before it may still wait for theirs.
+        cycle = self.cycle
+        if self._in_head:
+            status, free = 431, cycle is None or cycle.response_complete
+        else:
+            status, free = 413, not cycle.response_started
+        if free and not self.pipeline:
+            self.transport.write(STATUS_LINE[status] + b"content-length: 0\r\nconnection: close\r\n\r\n")
+        self._close()
+
+    def _look(self) -> None:
+        """Close the connection when its client is late, and come back later when it is not."""
+        if self.transport.is_closing():
+            # It was closed a while ago, and its client does not take what was still to be sent.
+            self.transport.abort()
+            return
+        now = self.loop.time()
+        if self.flow.read_paused or not self._is_awaited():
+            self._since = now
+        if now >= self._since + self.patience:
+            self._close()
+        # A closed connection is looked at once more, to see that it is gone.
+        self._look_timer = self.loop.call_later(max(self._since + self.patience - now, self.patience / 4), self._look)
+
+    def _is_awaited(self) -> bool:
+        """Whether it is the client's turn, and uvicorn's keep-alive timer does not mind it."""
+        if self._received or self.cycle is None:
+            return True
+        return self.cycle.response_complete and self.timeout_keep_alive_task is None
+
+    def _close(self) -> None:
+        # What the responder still says is not to follow.
+        if self.cycle is not None:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        self.transport.close()
