@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from privet.stores import Conflict, Record, SQLiteStore, StoreError, new_id
+from privet.stores import Batch, Conflict, Record, SQLiteStore, StoreError, new_id
 from privet.stores.sqlite import MIGRATIONS
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -61,7 +61,7 @@ def test_readers_in_other_threads_do_not_wait_for_a_commit(sqlite: SQLiteStore) 
 def test_writers_wait_for_writers(sqlite: SQLiteStore, tmp_path: Path) -> None:
     with somebody_writing(tmp_path / "database") as other, ThreadPoolExecutor(1) as threads:
         commit = threads.submit(sqlite.commit, Record("order", "1"))
-        other.execute("INSERT INTO record (kind, id, version, body) VALUES ('order', '2', 1, '')")
+        other.execute("INSERT INTO record (kind, id, version, body) VALUES ('order', '2', 1, x'')")
         assert sqlite.get("order", "1") is None
         other.execute("COMMIT")
         commit.result()
@@ -112,6 +112,82 @@ class TestSchema:
         with closing(sqlite3.connect(tmp_path / "database")) as connection:
             assert connection.execute("SELECT more FROM record").fetchall() == [("yes",)]
             assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+
+
+DAMAGE = [
+    ("names", b"{"),
+    ("names", b""),
+    ("names", b"5"),
+    ("names", b'[["a"]]'),
+    ("names", b'[[1], ["b"]]'),
+    ("names", b'["a", "b"]'),
+    ("names", b'[["\xff"], []]'),
+    ("names", b'[["\\ud800"], []]'),
+    ("files", b"nothing"),
+    ("files", b"[]"),
+    ("files", b'{"a": 1}'),
+    ("files", '{"a": "\u20ac"}'.encode()),
+    ("files", b"\xff"),
+    ("body", b"a text"),
+    ("version", b"one"),
+    ("expires", b"soon"),
+    ("expires", b"9000000000000000000"),
+]
+
+
+class TestDamage:
+    """What a disk, or a person with another program, has written into a database."""
+
+    def damage(self, path: Path, column: str, content: bytes) -> None:
+        with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+            connection.execute(f"UPDATE record SET {column} = CAST(? AS TEXT) WHERE id = '1'", (content,))
+
+    @pytest.mark.parametrize(("column", "content"), DAMAGE)
+    def test_it_is_told_wherever_it_is_read(
+        self, sqlite: SQLiteStore, tmp_path: Path, column: str, content: bytes
+    ) -> None:
+        record = Record("order", "1", unique=("a",), index=("b",), expires=NOW)
+        sqlite.commit(record, Record("order", "2"))
+        self.damage(tmp_path / "database", column, content)
+        for read in (
+            lambda: sqlite.get("order", "1"),
+            lambda: sqlite.get_each([("order", "2"), ("order", "1")]),
+            lambda: sqlite.find("order"),
+            lambda: sqlite.find("order", "b"),
+        ):
+            with pytest.raises(StoreError, match=r"database( is damaged in order 1)?: "):
+                read()
+        assert sqlite.get("order", "2") == Record("order", "2", version=1)
+
+    @pytest.mark.parametrize("content", [content for column, content in DAMAGE if column == "names"])
+    def test_names_that_are_none_keep_nobody_from_pruning(
+        self, sqlite: SQLiteStore, tmp_path: Path, content: bytes
+    ) -> None:
+        sqlite.commit(*(Record("order", id, unique=(id,), index=("b",), expires=NOW) for id in "12"))
+        self.damage(tmp_path / "database", "names", content)
+        assert sqlite.prune(NOW) == 2
+        assert sqlite.find("order") == []
+        for table in ("unique_name", "index_name"):
+            assert sqlite._connection.execute(f"SELECT * FROM {table}").fetchall() == []
+
+    @pytest.mark.parametrize("content", [content for column, content in DAMAGE if column == "names"])
+    def test_who_commits_beside_it_is_left_alone(self, sqlite: SQLiteStore, tmp_path: Path, content: bytes) -> None:
+        sqlite.commit(*(Record("order", id, unique=(id,)) for id in "12"))
+        self.damage(tmp_path / "database", "names", content)
+        damaged, good = sqlite.commit_each([Batch([Record("order", id, version=1, unique=(id,))]) for id in "12"])
+        assert good is None
+        assert isinstance(damaged, StoreError)
+        assert "database is damaged" in str(damaged)
+
+    def test_a_schema_that_is_no_text_is_told_when_it_is_opened(self, tmp_path: Path) -> None:
+        SQLiteStore(tmp_path / "database").close()
+        with closing(sqlite3.connect(tmp_path / "database", isolation_level=None)) as connection:
+            connection.execute("PRAGMA writable_schema = ON")
+            connection.execute(
+                "UPDATE sqlite_master SET sql = CAST(? AS TEXT) WHERE name = 'record'", (b"CREATE \xff",)
+            )
+        with pytest.raises(StoreError, match="database: "):
+            SQLiteStore(tmp_path / "database")
 
 
 class TestGrowth:

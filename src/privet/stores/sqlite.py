@@ -57,13 +57,22 @@ _UNNAME = (
     "DELETE FROM unique_name WHERE kind = ? AND id = ? AND name = ?",
     "DELETE FROM index_name WHERE kind = ? AND id = ? AND name = ?",
 )
-_EXPIRED = _SELECT + "WHERE expires <= ? ORDER BY expires LIMIT ?"
+_NAMES = "CAST(names AS BLOB)"  # SQLite's own module refuses all rows when one has a text that is none
+_EXPIRED = f"SELECT kind, id, {_NAMES} FROM record WHERE expires <= ? ORDER BY expires LIMIT ?"  # noqa: S608
+_FORGET_NAMES = (
+    "DELETE FROM unique_name WHERE kind = ? AND id = ?",
+    "DELETE FROM index_name WHERE kind = ? AND id = ?",
+)
 _DELETE = "DELETE FROM record WHERE kind = ? AND id = ?"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 _WRITTEN = (-1, None)  # a version nobody can have read
+
+# What damage comes out as: of a message or a text that is no UTF-8, or of something else where we wrote JSON or a time.
+_FAILED = (sqlite3.Error, OSError, UnicodeDecodeError)
+_DAMAGED = (ValueError, TypeError, AttributeError, OverflowError, RecursionError)
 
 T = TypeVar("T")
 
@@ -95,7 +104,7 @@ class SQLiteStore(Together):
                     undo.callback(self._connection.close)
                     self._migrate()
                 undo.pop_all()
-        except (sqlite3.Error, OSError) as error:
+        except _FAILED as error:
             raise self._failure(error) from error
 
     def get(self, kind: str, id: str) -> Record | None:
@@ -108,7 +117,7 @@ class SQLiteStore(Together):
         try:
             for statement, parameters in _by_key(_COLUMNS, wanted):
                 for row in self._read(statement, parameters, quick=True):
-                    found[row[0], row[1]] = _from_row(row)
+                    found[row[0], row[1]] = self._from_row(row)
         except UnicodeEncodeError:  # half a surrogate is no text, and nothing of that name was ever stored
             return [self.get(*key) for key in keys] if len(keys) > 1 else [None]
         return [found.get(key) for key in keys]
@@ -116,23 +125,30 @@ class SQLiteStore(Together):
     def find(self, kind: str, name: str | None = None, *, after: str = "", limit: int = 100) -> list[Record]:
         try:
             if name is None:
-                return [_from_row(row) for row in self._read(_FIND, [kind, after, limit])]
-            return [_from_row(row) for row in self._read(_FIND_NAMED, [kind, name, after, limit])]
+                return [self._from_row(row) for row in self._read(_FIND, [kind, after, limit])]
+            return [self._from_row(row) for row in self._read(_FIND_NAMED, [kind, name, after, limit])]
         except UnicodeEncodeError:
             return []
 
     def prune(self, now: datetime, *, limit: int = 100) -> int:
         def forget() -> int:
             rows = self._connection.execute(_EXPIRED, ((now - _EPOCH) // _MICROSECOND, limit)).fetchall()
-            expired = [_from_row(row) for row in rows]
+            expired = []
+            for kind, id, names in rows:
+                try:
+                    unique, index = _from_names(names)
+                    expired.append(Record(kind, id, unique=unique, index=index))
+                except _DAMAGED:  # it takes a search to find its names
+                    for statement in _FORGET_NAMES:
+                        self._connection.execute(statement, (kind, id))
             self._name(_UNNAME, expired)
-            self._connection.executemany(_DELETE, [(record.kind, record.id) for record in expired])
-            return len(expired)
+            self._connection.executemany(_DELETE, [row[:2] for row in rows])
+            return len(rows)
 
         try:
             with self._writer, self._turn:
                 return self._in_transaction(forget, durable=False)
-        except (sqlite3.Error, OSError) as error:
+        except _FAILED as error:
             raise self._failure(error) from error
 
     def close(self) -> None:
@@ -154,7 +170,7 @@ class SQLiteStore(Together):
                 PRAGMA wal_autocheckpoint = 2000;
                 PRAGMA journal_size_limit = 8388608;
             """)
-        except sqlite3.Error:
+        except BaseException:
             connection.close()
             raise
         return connection
@@ -178,7 +194,7 @@ class SQLiteStore(Together):
                     reader.close()
                 else:
                     self._readers.append(reader)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:
             raise self._failure(error) from error
 
     def _write(self, batches: list[Batch]) -> list[Outcome]:
@@ -191,7 +207,7 @@ class SQLiteStore(Together):
                     return self._in_transaction(
                         lambda: [self._store_alone(batch) for batch in batches], durable=durable
                     )
-        except (sqlite3.Error, OSError) as error:
+        except _FAILED as error:
             return [self._failure(error)] * len(batches)
 
     def _in_transaction(self, work: Callable[[], T], *, durable: bool) -> T:
@@ -226,11 +242,15 @@ class SQLiteStore(Together):
                     outcomes.append(Conflict(f"{record.kind} {record.id} has changed since it was read"))
                     break
             else:
+                try:
+                    names = [_from_names(current[record.kind, record.id][1]) for record in old]
+                except _DAMAGED as error:
+                    outcomes.append(StoreError(f"{self._path} is damaged in the names of a record: {error}"))
+                    continue
                 outcomes.append(None)
                 new += [record for record in batch.records if not record.version]
                 changed += old
-                for record in old:
-                    unique, index = _from_names(current[record.kind, record.id][1])
+                for record, (unique, index) in zip(old, names, strict=True):
                     if (unique, index) != (record.unique, record.index):
                         renamed.append((record._replace(unique=unique, index=index), record))
                 if current:  # the batches that follow must not rest on what this one changes
@@ -244,12 +264,12 @@ class SQLiteStore(Together):
             self._connection.executemany(_INSERT, map(_to_row, new))
         return outcomes
 
-    def _current(self, batches: Sequence[Batch]) -> dict[tuple[str, str], tuple[int, str | None]]:
+    def _current(self, batches: Sequence[Batch]) -> dict[tuple[str, str], tuple[int, bytes | None]]:
         """The version and the names of each record that the batches rest on; 0 if it is not there."""
         keys = [record[:2] for batch in batches for record in batch.records if record.version]
         keys += [record[:2] for batch in batches for record in batch.unchanged]
-        current: dict[tuple[str, str], tuple[int, str | None]] = dict.fromkeys(keys, (0, None))
-        for statement, parameters in _by_key("kind, id, version, names", list(current)):
+        current: dict[tuple[str, str], tuple[int, bytes | None]] = dict.fromkeys(keys, (0, None))
+        for statement, parameters in _by_key(f"kind, id, version, {_NAMES}", list(current)):
             for kind, id, version, names in self._connection.execute(statement, parameters):
                 current[kind, id] = (version, names)
         return current
@@ -283,6 +303,12 @@ class SQLiteStore(Together):
         for number, migration in enumerate(MIGRATIONS[version:], start=version + 1):
             self._connection.executescript(f"BEGIN; {migration} PRAGMA user_version = {number}; COMMIT;")
 
+    def _from_row(self, row: tuple[Any, ...]) -> Record:
+        try:
+            return _from_row(row)
+        except _DAMAGED as error:
+            raise StoreError(f"{self._path} is damaged in {row[0]} {row[1]}: {error}") from error
+
     def _failure(self, error: Exception) -> StoreError:
         return StoreError(f"{self._path}: {error}")
 
@@ -303,6 +329,8 @@ def _to_row(record: Record) -> tuple[Any, ...]:
 
 def _from_row(row: tuple[Any, ...]) -> Record:
     kind, key, version, body, names, expires, files = row
+    if type(body) is not bytes or type(version) is not int:
+        raise TypeError("the body or the version is of another type than was written")
     if expires is not None:
         expires = _EPOCH + timedelta(microseconds=expires)
     if files is None:
@@ -331,6 +359,9 @@ def _to_names(unique: tuple[str, ...], index: tuple[str, ...]) -> str | None:
 
 
 @lru_cache(1024)
-def _from_names(names: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    unique, index = json.loads(names) if names else ((), ())
+def _from_names(names: str | bytes | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    unique, index = json.loads(names) if names is not None else ((), ())
+    if not isinstance(unique, list | tuple) or not isinstance(index, list | tuple):
+        raise TypeError("the names are no two lists")
+    "".join([*unique, *index]).encode()  # raises for what is no text, or half a surrogate
     return tuple(unique), tuple(index)
