@@ -3,7 +3,7 @@
 from privet.acme.problems import Problem, ProblemType
 from privet.bundle import CertBundle
 from privet.ca import AuthorityError, CertificateAuthority, KeyType, Profile
-from privet.server.limits import Limits
+from privet.server.limits import Limits, Rate
 from privet.server.policy import Applicant, Decision, Policy
 from privet.server.responder import ACMEResponder
 from privet.server.validators import ChallengeValidator
@@ -26,6 +26,7 @@ __all__ = [
     "Problem",
     "ProblemType",
     "Profile",
+    "Rate",
     "Record",
     "SQLiteStore",
     "Store",

@@ -832,6 +832,8 @@ async def test_so_many_orders_may_be_open_and_no_more(stage: Stage) -> None:
         assert (await other.order("b.internal")).status_code == 201
         # One that is finished makes room for another.
         assert (await wire.finalize(orders[0])).status_code == 200
+        assert problem_of(await wire.order("b.internal")) == (429, "rateLimited")  # for a second nobody counts again
+        scene.clock.forward(seconds=1)
         assert (await wire.order("b.internal")).status_code == 201
         assert problem_of(await wire.order("c.internal")) == (429, "rateLimited")
 
@@ -858,6 +860,7 @@ async def test_so_many_authorizations_may_be_pending_and_no_more(stage: Stage) -
         assert problem_of(refused) == (429, "rateLimited")
         assert int(refused.headers["retry-after"]) > 0
         await wire.post(ordered.json()["authorizations"][0], {"status": "deactivated"})
+        scene.clock.forward(seconds=1)
         assert (await wire.order("e.internal")).status_code == 201
 
 

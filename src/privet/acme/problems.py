@@ -3,6 +3,7 @@
 One table gives each problem its URN and its HTTP status; neither is written anywhere else.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -97,7 +98,7 @@ class Problem(Exception):  # noqa: N818 - the RFC's word
         self.instance = instance
         self.headers = dict(headers or {})
         if retry_after is not None:
-            self.headers["Retry-After"] = str(max(1, round(retry_after.total_seconds())))
+            self.headers["Retry-After"] = str(max(1, math.ceil(retry_after.total_seconds())))
 
     def __str__(self) -> str:
         return f"{self.type.value[0]}: {self.detail}"

@@ -6,6 +6,7 @@ from privet.acme.payloads import NewAccount, read_contact, read_status
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
 from privet.server.policy import Applicant
+from privet.server.rates import network_of
 from privet.server.records import Account, Kind, Order, key_name
 from privet.server.requests import read_key
 from privet.server.server import Reply, Server, VerifiedRequest, ask
@@ -31,6 +32,8 @@ async def new_account(server: Server, request: VerifiedRequest) -> Reply:
     external_account = _bind(server, request, wish.external_account_binding)
     applicant = Applicant(None, wish.contact, external_account, request.client)
     await ask(lambda: server.policy.allow_account(applicant))
+    network = network_of(request.client)
+    await server.rates.take(server.limits.accounts_of_network, f"new accounts from {network}")
     now = server.now()
     account = Account(
         id=new_id(now),

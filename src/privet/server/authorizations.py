@@ -157,13 +157,16 @@ async def _validate(server: Server, found: Authorization, answered: Challenge) -
 
 def _done(server: Server, name: tuple[str, ChallengeType], task: asyncio.Task[Authorization]) -> None:
     del server.validating[name]
-    if not task.cancelled() and (error := task.exception()):
+    if not task.cancelled() and (error := task.exception()) and not isinstance(error, Problem):
         # Perhaps nobody waits for it any more. The lease lapses, and whoever asks then takes it up.
         log.error("what became of %s for authorization %s could not be written down", name[1], name[0], exc_info=error)
 
 
 async def _judge(server: Server, found: Authorization, answered: Challenge) -> Authorization:
-    """Ask the validator and write down what it says, unless the authorization is no longer waiting."""
+    """Ask the validator and write down what it says, unless the authorization is no longer waiting. Raises `Problem`
+    (rateLimited), and leaves everything as it is, for whoever asks too often."""
+    whose = (found.account, str(found.identifier))
+    await server.rates.take(server.limits.validations_of_name, "validations of this identifier", *whose)
     validator = (server.validators or {}).get(answered.type)
     if validator is None:
         problem: Problem | None = Problem(ProblemType.SERVER_INTERNAL, f"{answered.type} is no longer offered here")

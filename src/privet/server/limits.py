@@ -4,6 +4,17 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """So many in so long. All of them may come at once; then there is room again as time passes."""
+
+    most: int
+    period: timedelta
+
+
+_DAY = timedelta(days=1)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
     """Ceilings and lifetimes of a responder; generous for a fleet, and never endless."""
@@ -18,6 +29,18 @@ class Limits:
     """Authorizations of one account that wait for proof."""
     orders_page: int = 100
     """Orders on one page of an account's list (RFC 8555 §7.1.2.1)."""
+
+    # Rates. Ten thousand nodes behind one address that renew daily take half of the smallest that concerns them all.
+    accounts_of_network: Rate = Rate(20_000, _DAY)
+    """New accounts from one client network: a /24, or the /64 of an IPv6 address."""
+    orders_of_network: Rate = Rate(200_000, _DAY)
+    orders_of_external_account: Rate = Rate(50_000, _DAY)
+    """Orders of all accounts bound to one external account key."""
+    orders_of_account: Rate = Rate(50_000, _DAY)
+    orders_for_same_names: Rate = Rate(500, _DAY)
+    """Orders of one account for the very same identifiers."""
+    validations_of_name: Rate = Rate(200, timedelta(hours=1))
+    """Challenges of one account for one identifier that are validated, whatever comes of it."""
 
     nonce_lifetime: timedelta = timedelta(hours=1)
     order_lifetime: timedelta = timedelta(days=1)

@@ -20,6 +20,7 @@ from privet.ca.keys import WeakKey
 from privet.server.accounts import keep_for_longer
 from privet.server.authorizations import applicant, check_pending, make_authorization, take_up_all, to_rfc3339
 from privet.server.policy import Decision
+from privet.server.rates import network_of
 from privet.server.records import Account, Authorization, Kind, Order, settle
 from privet.server.server import Reply, Server, VerifiedRequest, ask
 from privet.server.urls import URLs
@@ -34,6 +35,7 @@ async def new_order(server: Server, request: VerifiedRequest) -> Reply:
     useful_until = _check_span(server, wish)
     account = request.owner
     decision = await ask(lambda: server.policy.allow_order(applicant(request), wish.identifiers))
+    await _check_rates(server, request, wish.identifiers)
     await server.check_room(
         Kind.ORDER, f"open:{account.id}", server.limits.open_orders, "orders of this account are open; finish some"
     )
@@ -178,6 +180,22 @@ async def _load_order(server: Server, request: VerifiedRequest) -> tuple[Order, 
     there = await take_up_all(server, [server.read(Authorization, each) for each in records if each])
     gone = [None] * (len(records) - len(there))
     return settle(found, [*there, *gone], server.now()), list(there)
+
+
+async def _check_rates(server: Server, request: VerifiedRequest, identifiers: Sequence[Identifier]) -> None:
+    """Count the order for everybody whom it counts for (§6.6)."""
+    account, limits, take = request.owner, server.limits, server.rates.take
+    network = network_of(request.client)
+    await take(limits.orders_of_network, f"orders from {network}")
+    if account.external_account:
+        await take(limits.orders_of_external_account, "orders of this external account", account.external_account)
+    await take(limits.orders_of_account, "orders of this account", account.id)
+    await take(
+        limits.orders_for_same_names,
+        "orders of this account for the same names",
+        account.id,
+        *sorted(map(str, identifiers)),
+    )
 
 
 def _make_authorizations(

@@ -20,6 +20,7 @@ from privet.server import accounts, approval, authorizations, certificates, orde
 from privet.server.limits import Limits
 from privet.server.nonces import Nonces
 from privet.server.policy import Decision, Everybody, Policy
+from privet.server.rates import Rates
 from privet.server.records import Authorization, Kind
 from privet.server.requests import Incoming, Receive, Resource, read_body, verify, verify_again
 from privet.server.server import ExternalAccountKeys, Reply, Server
@@ -114,6 +115,7 @@ class ACMEResponder:
             ca=ca,
             store=async_store,
             nonces=Nonces(async_store, limits.nonce_lifetime, now),
+            rates=Rates(async_store, now),
             policy=policy or Everybody(Decision.TRUST if trusting else Decision.PROVE),
             validators=choose_validators(TakesTheirWord() if auto_approve else challenge_validator),
             limits=limits,

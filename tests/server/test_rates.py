@@ -1,0 +1,247 @@
+"""So many in so long: counted by all processes together, and refused at no cost (RFC 8555 §6.6)."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from tests.server.conftest import Clock, Stage
+from tests.wire import BASE, Wire, bind, problem_of
+
+from privet import ACMEResponder, Limits, MemoryStore, Rate, Record, SQLiteStore, Store
+from privet.acme.problems import Problem, ProblemType
+from privet.server.rates import KIND, Rates, network_of
+from privet.stores.asynchronous import AsyncStore
+
+pytestmark = pytest.mark.anyio
+
+HOUR = timedelta(hours=1)
+
+
+class Counting(MemoryStore):
+    """A store that counts what it is asked."""
+
+    asked = 0
+
+    def get(self, kind: str, id: str) -> Record | None:
+        self.asked += 1
+        return super().get(kind, id)
+
+    def commit(self, *records: Record, unchanged: Sequence[Record] = (), durable: bool = True) -> None:
+        self.asked += 1
+        super().commit(*records, unchanged=unchanged, durable=durable)
+
+
+async def exhaust(rates: Rates, rate: Rate, what: str = "deeds") -> int:
+    """How many there is room for."""
+    for count in range(10 * rate.most):
+        if not await _takes(rates, rate, what):
+            return count
+    raise AssertionError("there is no end to it")
+
+
+async def _takes(rates: Rates, rate: Rate, what: str) -> bool:
+    try:
+        await rates.take(rate, what)
+    except Problem as problem:
+        if problem.type is ProblemType.RATE_LIMITED:
+            return False
+        raise
+    return True
+
+
+async def test_a_rate_holds_give_or_take_a_share_of_each_process() -> None:
+    store, clock, rate = MemoryStore(), Clock(), Rate(500, HOUR)
+    processes = [Rates(AsyncStore(store), clock) for _ in range(3)]
+    assert sum([await exhaust(process, rate) for process in processes]) == 500 + 3 * 10
+
+
+async def test_processes_that_take_at_once_get_no_more_than_in_turn(tmp_path: Path) -> None:
+    rate, clock = Rate(1000, HOUR), Clock()
+    with SQLiteStore(tmp_path / "one") as one, SQLiteStore(tmp_path / "one") as other:
+        processes = [Rates(AsyncStore(store), clock) for store in (one, other, one, other)]
+
+        async def try_hard(rates: Rates) -> int:
+            return sum([await _takes(rates, rate, "deeds") for _ in range(600)])
+
+        assert sum(await asyncio.gather(*map(try_hard, processes))) == 1000 + 4 * 20
+
+
+async def test_who_waits_as_long_as_is_said_has_room_again() -> None:
+    clock, rate = Clock(), Rate(100, HOUR)
+    rates = Rates(AsyncStore(MemoryStore()), clock)
+    await exhaust(rates, rate)
+    with pytest.raises(Problem, match="no more than 100 deeds within 1 h") as refused:
+        await rates.take(rate, "deeds")
+    wait = timedelta(seconds=int(refused.value.headers["Retry-After"]))
+    assert timedelta(0) < wait <= timedelta(seconds=37)  # a hundredth of an hour
+    clock.time += wait
+    await rates.take(rate, "deeds")
+    clock.forward(hours=3)
+    assert await exhaust(rates, rate) == 100 + 2  # whole again, and the share that is free
+
+
+async def test_names_are_counted_for_themselves() -> None:
+    rates, rate = Rates(AsyncStore(MemoryStore()), Clock()), Rate(50, HOUR)
+    await exhaust(rates, rate, "orders of a")
+    assert await exhaust(rates, rate, "orders of b") == 51
+
+
+async def test_who_behaves_costs_the_store_nothing_and_who_is_refused_costs_nothing_more() -> None:
+    store, clock, rate = Counting(), Clock(), Rate(500, HOUR)
+    rates = Rates(AsyncStore(_plain(store)), clock)
+    for _ in range(10):
+        await rates.take(rate, "deeds")
+    assert store.asked == 0
+    await exhaust(rates, rate)
+    asked = store.asked
+    assert asked <= 2 * 50 + 1
+    for _ in range(100):
+        with pytest.raises(Problem):
+            await rates.take(rate, "deeds")
+    assert store.asked == asked
+
+
+def _plain(store: Store) -> Any:
+    """The four verbs and no more."""
+
+    class Plain:
+        get, find, commit, prune = store.get, store.find, store.commit, store.prune
+
+    return Plain()
+
+
+async def test_what_is_kept_goes_when_the_rate_is_whole_again() -> None:
+    store, clock = MemoryStore(), Clock()
+    await exhaust(Rates(AsyncStore(store), clock), Rate(500, HOUR))
+    assert len(store.find(KIND)) == 1
+    store.prune(clock() + timedelta(minutes=59))
+    assert len(store.find(KIND)) == 1
+    store.prune(clock() + HOUR)
+    assert store.find(KIND) == []
+
+
+async def test_a_clock_that_was_ahead_locks_nobody_out() -> None:
+    store, rate = MemoryStore(), Rate(500, HOUR)
+    await exhaust(Rates(AsyncStore(store), Clock(datetime(2031, 1, 1, tzinfo=UTC))), rate)
+    clock = Clock()
+    rates = Rates(AsyncStore(store), clock)
+    await exhaust(rates, rate)
+    clock.forward(hours=1)
+    await rates.take(rate, "deeds")
+
+
+@pytest.mark.parametrize(
+    ("client", "network"),
+    [
+        ("10.1.2.3", "10.1.2.0/24"),
+        ("::ffff:10.1.2.3", "10.1.2.0/24"),
+        ("fd00:1:2:3::4", "fd00:1:2:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("", "unknown"),
+        ("unix:", "unknown"),
+    ],
+)
+def test_a_network_is_one_party(client: str, network: str) -> None:
+    assert network_of(client) == network
+
+
+class TestAtTheResponder:
+    async def refused(self, response: httpx.Response) -> None:
+        assert problem_of(response) == (429, "rateLimited")
+        assert int(response.headers["retry-after"]) >= 1
+        assert "no more than" in response.json()["detail"]
+
+    async def test_new_accounts_of_a_network(self, stage: Stage) -> None:
+        async with stage(auto_approve=True, limits=Limits(accounts_of_network=Rate(50, HOUR))) as scene:
+            wires = [await scene.account() for _ in range(51)]
+            stranger = scene.stranger()
+            await self.refused(await stranger.register())
+            # Who has an account finds it all the same, and can work with it.
+            assert (await wires[0].register()).status_code == 200
+            assert await wires[0].issue("a.internal")
+            # Another network is another party.
+            neighbour = httpx.ASGITransport(scene.responder, client=("10.9.9.9", 1))
+            async with httpx.AsyncClient(transport=neighbour, base_url=BASE) as http:
+                assert (await Wire(http, scene.base).register()).status_code == 201
+            scene.clock.forward(hours=1)
+            assert (await stranger.register()).status_code == 201
+
+    @pytest.mark.parametrize(
+        ("limit", "names"),
+        [
+            ("orders_of_account", ["{}.internal"]),
+            ("orders_of_network", ["{}.internal"]),
+            ("orders_for_same_names", ["a.internal", "b.internal"]),
+        ],
+    )
+    async def test_orders(self, stage: Stage, limit: str, names: list[str]) -> None:
+        limits = Limits(**{limit: Rate(50, HOUR)})  # type: ignore[arg-type]
+        async with stage(auto_approve=True, limits=limits) as scene:
+            wire = await scene.account()
+            for number in range(51):
+                await wire.issue(*(name.format(number) for name in names))
+            await self.refused(await wire.order(*(name.format("z") for name in names)))
+            orders = len(scene.store.find("order", limit=1000))
+            for _ in range(20):  # a client in a loop
+                await self.refused(await wire.order(*(name.format("z") for name in reversed(names))))
+            assert len(scene.store.find("order", limit=1000)) == orders
+            if limit == "orders_for_same_names":
+                assert await wire.issue("a.internal")
+                assert await (await scene.account()).issue(*names)
+            scene.clock.forward(hours=1)
+            assert await wire.issue(*(name.format("z") for name in names))
+
+    async def test_orders_of_an_external_account_key(self, stage: Stage) -> None:
+        limits = Limits(orders_of_external_account=Rate(50, HOUR))
+        async with stage(auto_approve=True, limits=limits, external_account_keys={"team": b"k" * 32}) as scene:
+            wires = [await _bound(scene.stranger()) for _ in range(3)]
+            for number in range(51):
+                await wires[number % 3].issue(f"{number}.internal")
+            for wire in wires:
+                await self.refused(await wire.order("z.internal"))
+            assert await (await scene.account()).issue("z.internal")
+
+    async def test_validations_of_a_name(self, stage: Stage) -> None:
+        class Refuses:
+            asked = 0
+
+            async def validate(self, identifier: str, identifier_type: str, token: str, key_authorization: str) -> bool:
+                Refuses.asked += 1
+                return False
+
+        limits = Limits(validations_of_name=Rate(50, HOUR))
+        async with stage(challenge_validator=Refuses(), limits=limits) as scene:
+            wire = await scene.account()
+            for _ in range(51):
+                assert (await _answer(wire, "a.internal")).json()["status"] == "invalid"
+            await self.refused(await _answer(wire, "a.internal"))
+            assert Refuses.asked == 51
+            assert (await _answer(wire, "b.internal")).json()["status"] == "invalid"
+
+    async def test_replicas_count_together_and_a_restart_forgets_little(self, stage: Stage) -> None:
+        limits = Limits(orders_of_account=Rate(100, HOUR))
+        async with stage(auto_approve=True, limits=limits) as scene:
+            wire = await scene.account()
+            done = 0
+            for _ in range(3):
+                responder = ACMEResponder(scene.ca, auto_approve=True, now=scene.clock, limits=limits)
+                async with scene.at(responder) as wire.http:
+                    for number in range(60):
+                        done += (await wire.order(f"{number}.internal")).status_code == 201
+            assert done == 100 + 3 * 2
+
+
+async def _bound(wire: Wire) -> Wire:
+    binding = bind("team", b"k" * 32, wire.url("new-account"), wire.key)
+    assert (await wire.register(externalAccountBinding=binding)).status_code == 201
+    return wire
+
+
+async def _answer(wire: Wire, name: str) -> httpx.Response:
+    order = (await wire.order(name)).json()
+    authorization = (await wire.post(order["authorizations"][0])).json()
+    return await wire.post(authorization["challenges"][0]["url"], {})
