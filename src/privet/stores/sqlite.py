@@ -256,12 +256,11 @@ class SQLiteStore(Together):
                 if current:  # the batches that follow must not rest on what this one changes
                     current.update({(record.kind, record.id): _WRITTEN for record in batch.records})
         # A unique name may pass from one record to another, so old names go before new ones come.
-        self._name(_UNNAME, [before for before, _ in renamed])
+        if renamed:
+            self._name(_UNNAME, [before for before, _ in renamed])
         self._name(_NAME, [after for _, after in renamed] + new)
-        if changed:
-            self._connection.executemany(_UPDATE, map(_to_row, changed))
-        if new:
-            self._connection.executemany(_INSERT, map(_to_row, new))
+        self._execute(_UPDATE, [_to_row(record) for record in changed])
+        self._execute(_INSERT, [_to_row(record) for record in new])
         return outcomes
 
     def _current(self, batches: Sequence[Batch]) -> dict[tuple[str, str], tuple[int, bytes | None]]:
@@ -290,9 +289,15 @@ class SQLiteStore(Together):
         """Add or remove the names of records: unique ones by the first statement, shared ones by the second."""
         unique = [(record.kind, record.id, name) for record in records for name in record.unique]
         index = [(record.kind, record.id, name) for record in records for name in record.index]
-        for statement, names in zip(statements, (unique, index), strict=True):
-            if names:
-                self._connection.executemany(statement, names)
+        self._execute(statements[0], unique)
+        self._execute(statements[1], index)
+
+    def _execute(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Do the same with each row."""
+        if len(rows) == 1:  # which costs a third less than to do it with many
+            self._connection.execute(statement, rows[0])
+        elif rows:
+            self._connection.executemany(statement, rows)
 
     def _migrate(self) -> None:
         (version,) = self._connection.execute("PRAGMA user_version").fetchone()
