@@ -1,7 +1,7 @@
 """The ACME server as an ASGI application (RFC 8555 §6 and §7.1): the map of its resources, and the way in and out.
 
 It needs no lifespan and has no globals; everything comes in through the constructor. The law: every answer leaves by
-`_send`, and every refusal is a problem document, whatever the bytes were.
+`_send`, bare nonces apart, and every refusal is a problem document, whatever the bytes were.
 """
 
 import asyncio
@@ -61,6 +61,8 @@ DIRECTORY = {
 
 # Whoever conflicts waits for a moment that doubles and is random, so that many who want the same get it in turn.
 _ATTEMPTS, _MOMENT = 9, 0.003
+
+_NO_STORE, _EMPTY = (b"cache-control", b"no-store"), (b"content-length", b"0")
 
 
 def _utc_now() -> datetime:
@@ -151,6 +153,12 @@ class ACMEResponder:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         urls = self._urls or URLs(derive_base(scope))
+        if scope["method"] == "HEAD" and self._server.nonces.ready and relative_path(scope) == "new-nonce":
+            # What is asked for more often than anything else takes no detour.
+            headers = [_NO_STORE, (b"link", urls.index), _EMPTY, (b"replay-nonce", self._server.nonces.make().encode())]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body"})
+            return
         with_nonce = scope["method"] == "POST"
         try:
             if not self._server.nonces.ready:
@@ -233,10 +241,7 @@ class ACMEResponder:
 
     async def _send(self, send: Send, reply: Reply, urls: URLs, *, with_nonce: bool, with_body: bool) -> None:
         body = reply.document if isinstance(reply.document, bytes) else to_json(reply.document)
-        headers = [
-            (b"cache-control", b"no-store"),
-            (b"link", urls.index),
-        ]
+        headers = [_NO_STORE, (b"link", urls.index)]
         if reply.links:
             headers += [(b"link", f'<{url}>;rel="{relation}"'.encode()) for url, relation in reply.links]
         if reply.headers:
