@@ -2,6 +2,7 @@
 
 from privet.ca.authority import CertificateAuthority
 from privet.ca.certificates import REVOCATION_REASONS, AuthorityError, Certificate, WrongStatus
+from privet.ca.constraints import NameConstraints, NamesRefused
 from privet.ca.csr import CSR, BadCSR, parse_csr
 from privet.ca.keys import BadKey, KeyType, WeakKey, check_public_key
 from privet.ca.profiles import CLIENT, DEFAULT, Profile
@@ -17,6 +18,8 @@ __all__ = [
     "Certificate",
     "CertificateAuthority",
     "KeyType",
+    "NameConstraints",
+    "NamesRefused",
     "Profile",
     "WeakKey",
     "WrongStatus",
