@@ -169,6 +169,13 @@ def test_a_password_for_an_authority_that_is_not_encrypted_is_a_mistake_somebody
         CertificateAuthority(store, key_password=b"s3cret").init()
 
 
+def test_an_empty_password_is_not_taken_for_none() -> None:
+    with pytest.raises(ValueError, match="an empty password would encrypt nothing"):
+        CertificateAuthority(MemoryStore(), key_password=b"")
+    with pytest.raises(ValueError):
+        keys.to_pem(keys.generate(KeyType.P256), b"")
+
+
 @pytest.mark.parametrize("file", ["cert.pem", "key.pem"])
 def test_a_damaged_authority_is_an_error_and_never_replaced(file: str) -> None:
     store = MemoryStore()

@@ -38,6 +38,8 @@ class CertificateAuthority:
 
     All its verbs are synchronous and safe to call from any thread once `init` has returned. With `key_password` the
     private key of the authority is encrypted in the store.
+
+    Raises `ValueError` for a password that is empty.
     """
 
     def __init__(
@@ -48,6 +50,8 @@ class CertificateAuthority:
         key_password: bytes | None = None,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
+        if key_password is not None and not key_password:
+            raise ValueError("an empty password would encrypt nothing; leave key_password out if that is meant")
         self.store = store
         self.name = name
         self._key_password = key_password

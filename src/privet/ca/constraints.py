@@ -45,7 +45,7 @@ class NameConstraints:
 
     def __post_init__(self) -> None:
         if isinstance(self.permitted, str) or isinstance(self.excluded, str):
-            raise ValueError("name constraints are lists of names and networks")  # noqa: TRY004 - one kind of refusal
+            raise ValueError("name constraints are lists of names and networks")
         if not self.permitted and not self.excluded:
             raise ValueError("name constraints permit or exclude something")
         self.to_extension()

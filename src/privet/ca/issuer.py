@@ -28,7 +28,7 @@ from privet.ca.profiles import Profile
 LEAF_HEAD_START = timedelta(minutes=5)
 ROOT_HEAD_START = timedelta(hours=1)
 _HEAD_START_PART = 24
-_SHORTEST_ROOT = timedelta(minutes=1)
+SHORTEST_ROOT = timedelta(minutes=1)
 
 # What may be critical: known to OpenSSL and to Go, and heeded here or of no concern to our leaves. RFC 5280 §4.2 has
 # verifiers refuse any other.
@@ -195,7 +195,7 @@ def make_root(
     key: PrivateKey, cn: str, now: datetime, validity: timedelta, constraints: NameConstraints | None = None
 ) -> Issuer:
     """A new self-signed root. Raises `ValueError` if `cn` is no common name, and for a span that is none."""
-    if validity < _SHORTEST_ROOT:
+    if validity < SHORTEST_ROOT:
         raise ValueError("a root has to live for a minute at least")
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, cn)])
     begin = _whole_seconds(now - min(ROOT_HEAD_START, validity / _HEAD_START_PART))

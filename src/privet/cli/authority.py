@@ -9,7 +9,7 @@ import typer
 from privet.ca import AuthorityError, CertificateAuthority, KeyType
 from privet.cli import options
 from privet.cli.failures import Failure
-from privet.cli.printing import authority_document, print_authority, print_json
+from privet.cli.printing import authority_document, print_authority, print_json, warn_of_end
 from privet.cli.settings import read_settings
 from privet.cli.stores import init_authority, key_password, open_settings_store, read_password, reading
 
@@ -21,6 +21,8 @@ def init(
     key_type: Annotated[
         KeyType, typer.Option(case_sensitive=False, metavar="KIND", help=f"The kind of its key: {', '.join(KeyType)}.")
     ] = KeyType.P256,
+    permit: options.Permit = None,
+    exclude: options.Exclude = None,
     name: options.Name = None,
     key_password_file: options.KeyPasswordFile = None,
     store: options.StoreURL = None,
@@ -35,10 +37,18 @@ def init(
     ```
     privet init --cn "Example Internal CA" --key-type P-384
     ```
+
+    An authority that everybody may trust without a worry, because programs accept nothing else from it (RFC 5280
+    name constraints):
+
+    ```
+    privet init --permit internal --permit 10.0.0.0/8
+    ```
     """
     settings = read_settings(context.params, os.environ).checked()
     with open_settings_store(settings.store) as store_:
         ca = init_authority(store_, settings, key_type)
+        warn_of_end(ca, settings)
         document = authority_document(ca.name, ca.chain_pem, settings.store)
         (print_json if json else print_authority)(document)
 

@@ -40,6 +40,23 @@ CAValidity = Annotated[
         "--ca-validity", metavar="DURATION", help="How long the root lives, when it is made.", show_default="3650d"
     ),
 ]
+Permit = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--permit",
+        metavar="NAME|CIDR",
+        help="The root, when it is made, is for these names and networks alone: internal (and all below), .internal "
+        "(only what is below), 10.0.0.0/8. May be given several times.",
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="NAME|CIDR",
+        help="The root, when it is made, is not for these names and networks. May be given several times.",
+    ),
+]
 Validity = Annotated[
     str | None,
     typer.Option(

@@ -1,6 +1,7 @@
 """How certificates, authorities and authorizations are printed: for people in columns, for programs as JSON."""
 
 import json
+import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -8,7 +9,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from privet.ca import REVOCATION_REASONS, Certificate
+from privet.ca import REVOCATION_REASONS, Certificate, CertificateAuthority
+from privet.cli.settings import Settings
 from privet.cli.stores import store_path
 
 
@@ -59,6 +61,16 @@ def certificate_document(certificate: Certificate, now: datetime) -> dict[str, o
         "reason": REVOCATION_REASONS.get(certificate.reason) if certificate.reason is not None else None,
         "clamped": certificate.clamped,
     }
+
+
+def warn_of_end(ca: CertificateAuthority, settings: Settings) -> None:
+    """Say so when the authority cannot cover a whole certificate any more."""
+    if ca.not_after - datetime.now(UTC) < settings.validity:
+        print(
+            f"privet: the authority {ca.name!r} ends at {to_text(ca.not_after)}, and its certificates with it, however "
+            "long they were to live: make another with --name before that, and let clients trust its root as well",
+            file=sys.stderr,
+        )
 
 
 def authority_document(name: str, chain_pem: bytes, store: str) -> dict[str, object]:

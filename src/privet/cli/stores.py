@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from privet.ca import AuthorityError, CertificateAuthority, KeyType
+from privet.ca import AuthorityError, CertificateAuthority, KeyType, NameConstraints
 from privet.cli.failures import Failure
 from privet.cli.settings import Settings
 from privet.stores import FileStore, MemoryStore, SQLiteStore, Store, StoreError, open_store
@@ -71,7 +71,14 @@ def init_authority(store: Store, settings: Settings, key_type: KeyType = KeyType
     """The authority, made if it is not there. Raises `Failure`."""
     ca = CertificateAuthority(store, settings.name, key_password=key_password(settings))
     try:
-        ca.init(settings.cn, settings.ca_validity / timedelta(days=1), key_type=key_type)
+        ca.init(
+            settings.cn,
+            settings.ca_validity / timedelta(days=1),
+            key_type=key_type,
+            name_constraints=NameConstraints(settings.permit, settings.exclude)
+            if settings.permit or settings.exclude
+            else None,
+        )
     except AuthorityError as error:
         raise Failure(_hint(error)) from None
     return ca
@@ -116,6 +123,8 @@ def _hint(error: AuthorityError) -> str:
         return f"{text}; give it with --key-password-file"
     if "has another password" in text:
         return f"{text}; --key-password-file says which file has it"
+    if "other name constraints" in text:
+        return f"{text} than --permit and --exclude say: leave them out, or make another authority with --name"
     if "a password was given" in text:
         return f"{text}; leave --key-password-file out"
     return text
