@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from privet.acme.identifiers import BadIdentifier, Identifier, from_text
@@ -18,7 +17,7 @@ from privet.bundle import KIND as BUNDLE
 from privet.bundle import CertBundle
 from privet.ca import keys
 from privet.ca.certificates import KIND as CERTIFICATE
-from privet.ca.certificates import AuthorityError, Certificate, WrongStatus, identifier_name, serial_name
+from privet.ca.certificates import AuthorityError, Certificate, WrongStatus, fingerprint, identifier_name, serial_name
 from privet.ca.constraints import NameConstraints
 from privet.ca.csr import from_pem, parse_csr
 from privet.ca.issuer import Issuer, make_root, new_serial
@@ -150,7 +149,7 @@ class CertificateAuthority:
     @property
     def fingerprint(self) -> str:
         """The SHA-256 of the root, as people compare it."""
-        return self.root_cert.fingerprint(hashes.SHA256()).hex(":").upper()
+        return fingerprint(self.root_cert)
 
     @property
     def not_after(self) -> datetime:

@@ -11,16 +11,14 @@ from privet.cli import options
 from privet.cli.failures import Failure
 from privet.cli.printing import authority_document, print_authority, print_json, warn_of_end
 from privet.cli.settings import read_settings
-from privet.cli.stores import init_authority, key_password, open_settings_store, read_password, reading
+from privet.cli.stores import init_authority, key_password, open_settings_store, read_file, read_password, reading
 
 
 def init(
     context: typer.Context,
     cn: options.CN = None,
     ca_validity: options.CAValidity = None,
-    key_type: Annotated[
-        KeyType, typer.Option(case_sensitive=False, metavar="KIND", help=f"The kind of its key: {', '.join(KeyType)}.")
-    ] = KeyType.P256,
+    key_type: options.KeyKind = KeyType.P256,
     permit: options.Permit = None,
     exclude: options.Exclude = None,
     name: options.Name = None,
@@ -78,7 +76,7 @@ def import_ca(
     ```
     """
     settings = read_settings(context.params, os.environ).checked()
-    pems = _read(certificate), _read(key)
+    pems = read_file(certificate), read_file(key)
     password = read_password(password_file) if password_file else None
     with open_settings_store(settings.store) as store_:
         ca = CertificateAuthority(store_, settings.name, key_password=key_password(settings))
@@ -110,13 +108,6 @@ def root(
         print_json(document)
     else:
         print(document["root_pem"], end="")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Failure(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _hint(text: str) -> str:

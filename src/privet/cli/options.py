@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from privet.ca import KeyType
 from privet.cli.settings import DEFAULT_STORE
 
 Config = Annotated[
@@ -38,6 +39,15 @@ CAValidity = Annotated[
     str | None,
     typer.Option(
         "--ca-validity", metavar="DURATION", help="How long the root lives, when it is made.", show_default="3650d"
+    ),
+]
+KeyKind = Annotated[
+    KeyType,
+    typer.Option(
+        "--key-type",
+        case_sensitive=False,
+        metavar="KIND",
+        help=f"The kind of key to make: {', '.join(KeyType)}.",
     ),
 ]
 Permit = Annotated[

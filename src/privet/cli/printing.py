@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from privet.ca import REVOCATION_REASONS, Certificate, CertificateAuthority
+from privet.acme.reasons import REVOCATION_REASONS
+from privet.ca import Certificate, CertificateAuthority
+from privet.ca.certificates import fingerprint
 from privet.cli.settings import Settings
 from privet.cli.stores import store_path
 
@@ -97,7 +98,3 @@ def print_authority(document: dict[str, object]) -> None:
             ("data", document["data"]),
         ]
     )
-
-
-def fingerprint(certificate: x509.Certificate) -> str:
-    return certificate.fingerprint(hashes.SHA256()).hex(":").upper()

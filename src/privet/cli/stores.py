@@ -57,11 +57,16 @@ def key_password(settings: Settings) -> bytes | None:
     return read_password(settings.key_password_file) if settings.key_password_file else None
 
 
-def read_password(path: Path) -> bytes:
+def read_file(path: Path, what: str = "") -> bytes:
+    """Raises `Failure`."""
     try:
-        password = path.read_bytes().rstrip(b"\r\n")
+        return path.read_bytes()
     except OSError as error:
-        raise Failure(f"the password file {path} cannot be read: {error.strerror}") from None
+        raise Failure(f"{what}{path} cannot be read: {error.strerror}") from None
+
+
+def read_password(path: Path) -> bytes:
+    password = read_file(path, "the password file ").rstrip(b"\r\n")
     if not password:
         raise Failure(f"the password file {path} is empty: write the password into its first line")
     return password
