@@ -5,7 +5,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
-from tests.ca.tier import DAY, NOON, Clock, Tier
+from tests.ca.tier import DAY, NOON, Clock, Tier, smuggled
 from tests.certificates import Party, assert_is_ca, assert_is_leaf, make_csr, openssl_verify, tls_handshake
 
 from privet.acme.identifiers import from_text
@@ -150,21 +150,11 @@ def test_python_honours_the_constraints() -> None:
     party = Party(good.fullchain_pem, good.key_pem)
     tls_handshake(party, ca.root_cert_pem, name="a.internal", client=party)
     for name in ("a.example", "10.0.0.1"):
-        bad = _smuggled(ca, name)
+        bad = smuggled(ca, name)
         with pytest.raises(ssl.SSLError, match="subtree violation"):
             tls_handshake(bad, ca.root_cert_pem, name=name)
     with pytest.raises(ssl.SSLError):
-        tls_handshake(party, ca.root_cert_pem, name="a.internal", client=_smuggled(ca, "a.example"))
-
-
-def _smuggled(ca: CertificateAuthority, name: str) -> Party:
-    """A certificate such as only a thief of the key could make."""
-    key = keys.generate(KeyType.P256)
-    good = x509.load_pem_x509_certificate(ca.issue("b.internal").cert_pem)
-    tbs = ca.issuer.leaf(
-        new_serial(), good.not_valid_before_utc, good.not_valid_after_utc, key.public_key(), [from_text(name)], DEFAULT
-    )
-    return Party(to_pem(ca.issuer.sign(tbs)) + ca.chain_pem, keys.to_pem(key))
+        tls_handshake(party, ca.root_cert_pem, name="a.internal", client=smuggled(ca, "a.example"))
 
 
 # --- init ---

@@ -6,8 +6,12 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
+from tests.certificates import Party
 
-from privet.ca import KeyType, keys
+from privet.acme.identifiers import from_text
+from privet.ca import DEFAULT, CertificateAuthority, KeyType, keys
+from privet.ca.issuer import new_serial
+from privet.ca.tbs import to_pem
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -70,3 +74,11 @@ class Tier:
     @property
     def key_pem(self) -> bytes:
         return keys.to_pem(self.key)
+
+
+def smuggled(ca: CertificateAuthority, name: str) -> Party:
+    """A certificate such as only a thief of the authority's key could make, valid now."""
+    key = keys.generate(KeyType.P256)
+    begin, end, _ = ca.issuer.span(datetime.now(UTC), None, None, DAY)
+    tbs = ca.issuer.leaf(new_serial(), begin, end, key.public_key(), [from_text(name)], DEFAULT)
+    return Party(to_pem(ca.issuer.sign(tbs)) + ca.chain_pem, keys.to_pem(key))
