@@ -5,6 +5,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
 from tests.ca.tier import DAY, NOON, Clock, Tier, smuggled
 from tests.certificates import Party, assert_is_ca, assert_is_leaf, make_csr, openssl_verify, tls_handshake
 
@@ -155,6 +156,20 @@ def test_python_honours_the_constraints() -> None:
             tls_handshake(bad, ca.root_cert_pem, name=name)
     with pytest.raises(ssl.SSLError):
         tls_handshake(party, ca.root_cert_pem, name="a.internal", client=smuggled(ca, "a.example"))
+
+
+@pytest.mark.parametrize(("permitted", "understood"), [("internal", True), (".internal", False)])
+def test_a_leading_dot_is_not_understood_by_everybody(permitted: str, understood: bool) -> None:
+    """cryptography has a verifier of its own, and refuses every certificate below such a root."""
+    ca = CertificateAuthority(MemoryStore())
+    ca.init(name_constraints=NameConstraints([permitted]))
+    leaf = x509.load_pem_x509_certificate(ca.issue("a.internal").cert_pem)
+    verifier = PolicyBuilder().store(Store([ca.root_cert])).build_server_verifier(DNS("a.internal"))
+    if understood:
+        assert verifier.verify(leaf, []) == [leaf, ca.root_cert]
+    else:
+        with pytest.raises(VerificationError, match="malformed DNS name constraint"):
+            verifier.verify(leaf, [])
 
 
 # --- init ---

@@ -52,6 +52,7 @@ def test_an_authority_for_some_names_alone(person: Person) -> None:
     made = person.does("init", *options, "--json").json
     names = NameConstraints(["internal", "10.0.0.0/8"], ["secret.internal"])
     assert_is_ca(x509.load_pem_x509_certificate(made["root_pem"].encode()), constraints=names.to_extension())
+    assert made["names"] == "only internal, 10.0.0.0/8; not secret.internal"
     person.does("issue", "a.internal", "10.0.0.1")
     refused = person.tries("issue", "a.example", "b.internal", "x.secret.internal")
     assert (refused.status, refused.sentences) == (
@@ -61,7 +62,7 @@ def test_an_authority_for_some_names_alone(person: Person) -> None:
             "authority must not certify: secret.internal"
         ],
     )
-    person.does("init")
+    assert "\nnames        only internal, 10.0.0.0/8; not secret.internal\n" in person.does("init").out
     person.does("init", *options)
     assert person.tries("init", "--permit", "internal").sentences == [
         "the authority 'root' is there already, and has other name constraints than --permit and --exclude say: leave "

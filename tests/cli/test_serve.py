@@ -458,6 +458,7 @@ def test_its_own_certificate_is_for_those_of_its_names_that_it_may_certify(perso
     options = ("--tls", "--host", "127.0.0.1", "--permit", "internal")
     with person.serves(*options, "--external-url", "https://ca.internal:8555") as serving:
         assert handshake(port_of(serving.program.process.pid), serving.trust(), "ca.internal")
+        assert "\n  names        only internal; not 0.0.0.0/0, ::/0\n" in serving.program.output
     (own,) = person.does("list", "--json").json
     assert own["names"] == ["ca.internal"]
     refused = person.tries("serve", "--port", "0", "--tls", "--tls-name", "a.example")

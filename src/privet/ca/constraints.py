@@ -18,7 +18,7 @@ from privet.ca.certificates import AuthorityError
 # (not in the RFC, but OpenSSL and Go agree), an empty one for every name.
 _DNS_SUBTREE = re.compile(r"|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
 
-_EVERY_NAME = x509.DNSName("")
+_EVERY_NAME, _EVERY_NAME_TEXT = x509.DNSName(""), "any DNS name"
 _EVERY_ADDRESS = (x509.IPAddress(ip_network("0.0.0.0/0")), x509.IPAddress(ip_network("::/0")))
 
 
@@ -75,6 +75,18 @@ def read_subtree(text: str) -> x509.DNSName | x509.IPAddress:
     if name.type is IdentifierType.IP:
         raise BadIdentifier(f"{text!a} is neither a name nor a network")
     return x509.DNSName(dot + name.value)
+
+
+def constraints_of(chain: Iterable[x509.Certificate]) -> tuple[x509.NameConstraints, ...]:
+    """All name constraints of these certificates; a name has to pass every one (§6.1.4)."""
+    extensions = [extension.value for certificate in chain for extension in certificate.extensions]
+    return tuple(value for value in extensions if isinstance(value, x509.NameConstraints))
+
+
+def to_texts(subtrees: Iterable[x509.GeneralName] | None) -> list[str]:
+    """The subtrees as a person writes them; those that concern us."""
+    kinds = (x509.DNSName, x509.IPAddress)
+    return [str(each.value) or _EVERY_NAME_TEXT for each in subtrees or () if isinstance(each, kinds)]
 
 
 def refusal(constraints: x509.NameConstraints, identifier: Identifier) -> str | None:
@@ -141,5 +153,5 @@ def _touches(identifier: Identifier, subtree: object) -> bool:
 
 
 def _shown(values: Sequence[object]) -> str:
-    shown = [str(each) or "any DNS name" for each in values[:5]]
+    shown = [str(each) or _EVERY_NAME_TEXT for each in values[:5]]
     return ", ".join([*shown, f"and {len(values) - 5} more"] if len(values) > 5 else shown)

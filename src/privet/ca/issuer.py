@@ -19,7 +19,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from privet.acme.identifiers import Identifier, IdentifierType
 from privet.ca import keys, tbs
 from privet.ca.certificates import AuthorityError
-from privet.ca.constraints import NameConstraints, NamesRefused, about_subjects, not_understood, refusal
+from privet.ca.constraints import NameConstraints, NamesRefused, about_subjects, constraints_of, not_understood, refusal
 from privet.ca.keys import SIGNATURE_ALGORITHMS, KeyType, PrivateKey, PublicKey, check_public_key
 from privet.ca.profiles import Profile
 
@@ -91,7 +91,7 @@ class Issuer:
             algorithm=SIGNATURE_ALGORITHMS[key_type],
             name=own.subject.public_bytes(),
             authority_key_identifier=tbs.extension(_authority_key_identifier(own)),
-            constraints=tuple(found for each in chain if (found := _value(each, x509.NameConstraints))),
+            constraints=constraints_of(chain),
             usages=frozenset(_USAGES).intersection(*map(_usages, chain)),
         )
 

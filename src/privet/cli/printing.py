@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from privet.acme.reasons import REVOCATION_REASONS
 from privet.ca import Certificate, CertificateAuthority
 from privet.ca.certificates import fingerprint
+from privet.ca.constraints import constraints_of, to_texts
 from privet.cli.settings import Settings
 from privet.cli.stores import store_path
 
@@ -83,6 +84,7 @@ def authority_document(name: str, chain_pem: bytes, store: str) -> dict[str, obj
         "root": chain[-1].subject.rfc4514_string(),
         "fingerprint": fingerprint(chain[-1]),
         "not_after": to_text(min(certificate.not_valid_after_utc for certificate in chain)),
+        "names": names_text(chain),
         "data": path and str(path),
         "root_pem": chain[-1].public_bytes(Encoding.PEM).decode(),
     }
@@ -95,6 +97,17 @@ def print_authority(document: dict[str, object]) -> None:
             ("subject", document["subject"]),
             ("root SHA-256", document["fingerprint"]),
             ("valid until", document["not_after"]),
+            ("names", document["names"]),
             ("data", document["data"]),
         ]
     )
+
+
+def names_text(chain: Iterable[x509.Certificate]) -> str | None:
+    """Which names an authority may certify; None if all."""
+    parts: list[str] = []
+    for each in constraints_of(chain):
+        permitted, excluded = to_texts(each.permitted_subtrees), to_texts(each.excluded_subtrees)
+        parts += [f"only {', '.join(permitted)}"] if permitted else []
+        parts += [f"not {', '.join(excluded)}"] if excluded else []
+    return "; ".join(parts) or None
