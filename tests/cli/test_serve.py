@@ -444,6 +444,11 @@ def test_an_authority_that_has_ended_serves_nobody(person: Person, options: list
         sentence,
     )
     assert (refused.status, refused.out) == (1, "")
+    assert (
+        person.tries("issue", "a.internal")
+        .sentences[0]
+        .endswith("or make another authority with --name and let clients trust its root")
+    )
 
 
 def test_an_authority_that_ends_soon_says_so(person: Person) -> None:

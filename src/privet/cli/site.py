@@ -26,7 +26,7 @@ from privet.ca import DEFAULT, AuthorityError, CertificateAuthority
 from privet.cli.failures import Failure
 from privet.cli.proxy import TrustedProxies
 from privet.cli.settings import Settings
-from privet.cli.stores import OpenStore, init_authority, open_settings_store
+from privet.cli.stores import OpenStore, check_time, init_authority, open_settings_store
 from privet.cli.tls import OwnCertificate
 from privet.server.requests import Receive
 from privet.server.responder import ACMEResponder, Scope, Send
@@ -69,13 +69,7 @@ class Site:
         if self._ca is None:
             self._store = open_settings_store(self.settings.store)
             ca = init_authority(self._store, self.settings)
-            try:
-                ca.check_time()
-            except AuthorityError as error:
-                raise Failure(
-                    f"{error}: look at this machine's clock, or make another authority with --name and let clients "
-                    "trust its root"
-                ) from None
+            check_time(ca)
             if self.settings.tls:
                 self._own = OwnCertificate(ca, self._certifiable(ca), self.settings.tls_validity)
                 self._own.refresh()

@@ -100,11 +100,24 @@ def load_authority(store: Store, settings: Settings) -> CertificateAuthority:
     raise _missing(settings)
 
 
+def check_time(ca: CertificateAuthority) -> None:
+    """Raises `Failure` unless the authority can sign now."""
+    try:
+        ca.check_time()
+    except AuthorityError as error:
+        raise Failure(
+            f"{error}: look at this machine's clock, or make another authority with --name and let clients trust its "
+            "root"
+        ) from None
+
+
 @contextlib.contextmanager
 def signing(settings: Settings) -> Iterator[CertificateAuthority]:
     """The authority with its key, in a store; both have to be there. Raises `Failure`."""
     with open_settings_store(settings.store, existing=True) as store:
-        yield load_authority(store, settings)
+        ca = load_authority(store, settings)
+        check_time(ca)
+        yield ca
 
 
 @contextlib.contextmanager
