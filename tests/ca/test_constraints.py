@@ -251,6 +251,35 @@ def test_constraints_of_types_we_never_certify_are_no_hindrance() -> None:
     openssl_verify(ca.issue("a.internal").cert_pem, root.cert_pem, name="a.internal", at=NOON)
 
 
+@pytest.mark.parametrize(
+    ("permitted", "excluded", "accepted"),
+    [
+        ([], ["middle"], False),
+        ([], ["Middle "], False),
+        ([], ["other"], True),
+        (["MIDDLE"], [], True),
+        (["other"], [], False),
+        (["other", "middle"], ["other"], True),
+    ],
+)
+def test_an_intermediate_whose_own_subject_is_forbidden_is_no_ca(
+    permitted: list[str], excluded: list[str], accepted: bool
+) -> None:
+    subtrees = [
+        [x509.DirectoryName(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, cn)])) for cn in names] or None
+        for names in (permitted, excluded)
+    ]
+    root = Tier("root", says=[x509.NameConstraints(*subtrees)])
+    middle = Tier("middle", root)
+    ca = CertificateAuthority(MemoryStore(), now=Clock())
+    if accepted:
+        ca.import_ca(middle.cert_pem + root.cert_pem, middle.key_pem)
+        assert verifiers_accept(ca.issuer, "a.internal")
+    else:
+        with pytest.raises(AuthorityError, match="CN=middle has a subject that the name constraints above it forbid"):
+            ca.import_ca(middle.cert_pem + root.cert_pem, middle.key_pem)
+
+
 def test_where_subjects_are_constrained_certificates_have_none() -> None:
     """§4.2.1.10: such a restriction is for subjects that are not empty."""
     organization = x509.Name([x509.NameAttribute(x509.NameOID.ORGANIZATION_NAME, "Example")])

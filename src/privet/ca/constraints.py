@@ -106,6 +106,18 @@ def about_subjects(constraints: x509.NameConstraints) -> bool:
     return bool(_values(x509.DirectoryName, _all(constraints)))
 
 
+def lets_subject(constraints: x509.NameConstraints, subject: x509.Name) -> bool:
+    """Whether a CA with this subject may be below the one with the constraints."""
+    path = _path(subject)
+    permitted, excluded = (
+        [_path(each.value) for each in subtrees or () if isinstance(each, x509.DirectoryName)]
+        for subtrees in (constraints.permitted_subtrees, constraints.excluded_subtrees)
+    )
+    if any(path[: len(each)] == each for each in excluded):
+        return False
+    return not permitted or any(path[: len(each)] == each for each in permitted)
+
+
 def not_understood(constraints: x509.NameConstraints, der: bytes) -> str | None:
     """What in the constraints of a certificate, of which these are the bytes, cannot be enforced; None if all can."""
     if wrong := [each for each in _values(x509.DNSName, _all(constraints)) if not _DNS_SUBTREE.fullmatch(str(each))]:
@@ -150,6 +162,14 @@ def _touches(identifier: Identifier, subtree: object) -> bool:
         return True
     label, _, above = str(subtree).lower().partition(".")
     return identifier.wildcard and bool(label) and above == identifier.base.value
+
+
+def _path(name: x509.Name) -> list[list[tuple[str, str]]]:
+    """A distinguished name as it is compared (RFC 5280 §7.1): without regard to case and superfluous spaces."""
+    return [
+        sorted((each.oid.dotted_string, " ".join(str(each.value).casefold().split())) for each in rdn)
+        for rdn in name.rdns
+    ]
 
 
 def _shown(values: Sequence[object]) -> str:

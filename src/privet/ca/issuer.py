@@ -19,7 +19,15 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from privet.acme.identifiers import Identifier, IdentifierType
 from privet.ca import keys, tbs
 from privet.ca.certificates import AuthorityError
-from privet.ca.constraints import NameConstraints, NamesRefused, about_subjects, constraints_of, not_understood, refusal
+from privet.ca.constraints import (
+    NameConstraints,
+    NamesRefused,
+    about_subjects,
+    constraints_of,
+    lets_subject,
+    not_understood,
+    refusal,
+)
 from privet.ca.keys import SIGNATURE_ALGORITHMS, KeyType, PrivateKey, PublicKey, check_public_key
 from privet.ca.profiles import Profile
 
@@ -294,6 +302,11 @@ def _check_chain(chain: Sequence[x509.Certificate]) -> None:
                 f"{shown} was not issued by the next certificate, and is no root: "
                 "give the CA's certificate first, then each one's issuer up to the root"
             ) from None
+        # RFC 5280 §6.1.3 (b): a certificate that a CA issued to itself is exempt
+        if certificate.subject != certificate.issuer and not all(
+            lets_subject(each, certificate.subject) for each in constraints_of(chain[below + 1 :])
+        ):
+            raise AuthorityError(f"{shown} has a subject that the name constraints above it forbid")
     if not frozenset(_USAGES).intersection(*map(_usages, chain)):
         # RFC 5280 §4.2.1.12 lets anyExtendedKeyUsage stand for all; OpenSSL does not, and Python with it.
         limited = " and ".join(_shown(each) for each in chain if len(_usages(each)) < len(_USAGES))
