@@ -30,20 +30,28 @@ KEY_USAGE_BITS = (
 )
 
 
-def assert_is_ca(cert: x509.Certificate, *, cn: str | None = None) -> None:
-    """A self-signed root that signs certificates and revocation lists, and says nothing else."""
+def assert_is_ca(
+    cert: x509.Certificate, *, cn: str | None = None, constraints: x509.NameConstraints | None = None
+) -> None:
+    """A self-signed root that signs certificates and revocation lists, perhaps for some names alone, and says nothing
+    else."""
     _assert_sound(cert, issuer=cert)
     assert cert.subject == cert.issuer
     assert len(list(cert.subject)) == 1
     if cn is not None:
         assert cert.subject.get_attributes_for_oid(NameOID.COMMON_NAME)[0].value == cn
-    basic_constraints, key_usage, ski, aki = _extensions(
+    expected: list[tuple[type[x509.ExtensionType], bool]] = (
+        [] if constraints is None else [(x509.NameConstraints, True)]
+    )
+    basic_constraints, key_usage, ski, aki, *more = _extensions(
         cert,
         (x509.BasicConstraints, True),
         (x509.KeyUsage, True),
         (x509.SubjectKeyIdentifier, False),
         (x509.AuthorityKeyIdentifier, False),
+        *expected,
     )
+    assert more == ([] if constraints is None else [constraints])
     assert basic_constraints == x509.BasicConstraints(ca=True, path_length=None)
     assert _bits(key_usage) == {"key_cert_sign", "crl_sign"}
     assert isinstance(ski, x509.SubjectKeyIdentifier)

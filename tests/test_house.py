@@ -23,7 +23,7 @@ ARROWS: dict[str, set[str]] = {
     "acme": set(),
     "stores": set(),
     "bundle": {"stores"},
-    "ca": {"acme.ed25519", "acme.identifiers", "stores", "bundle"},
+    "ca": {"acme.ed25519", "acme.identifiers", "acme.reasons", "stores", "bundle"},
     "server": {"acme", "ca", "stores"},
     "validation": {"acme"},
     "client": {"acme", "stores", "bundle"},

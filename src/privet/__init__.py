@@ -2,7 +2,7 @@
 
 from privet.acme.problems import Problem, ProblemType
 from privet.bundle import CertBundle
-from privet.ca import AuthorityError, CertificateAuthority, KeyType, Profile
+from privet.ca import AuthorityError, CertificateAuthority, KeyType, NameConstraints, NamesRefused, Profile
 from privet.server.limits import Limits, Rate
 from privet.server.policy import Applicant, Decision, Policy
 from privet.server.responder import ACMEResponder
@@ -22,6 +22,8 @@ __all__ = [
     "KeyType",
     "Limits",
     "MemoryStore",
+    "NameConstraints",
+    "NamesRefused",
     "Policy",
     "Problem",
     "ProblemType",

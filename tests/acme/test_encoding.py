@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.laws import documents, outcome, texts
 
-from privet.acme.encoding import from_base64url, from_json, to_base64url, to_json
+from privet.acme.encoding import from_base64url, from_json, make_encode, to_base64url, to_json
 from privet.acme.problems import Problem, ProblemType
 
 
@@ -169,3 +169,14 @@ def test_lone_surrogates_come_in_and_go_out_as_escapes() -> None:
     document = from_json(rb'{"a":"\ud800"}', "it")
     assert document == {"a": "\ud800"}
     assert to_json(document) == rb'{"a":"\ud800"}'
+
+
+@given(documents)
+def test_where_cpythons_encoder_is_missing_the_same_is_written(document: dict[str, object]) -> None:
+    assert make_encode(None)(document).encode() == to_json(document)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf])
+def test_without_it_no_number_that_is_none_is_written_either(number: float) -> None:
+    with pytest.raises(ValueError):
+        make_encode(None)({"a": number})

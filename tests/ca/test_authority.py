@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+from tests.ca.tier import DAY, NOON, Clock, Tier
 from tests.certificates import (
     Party,
     assert_is_ca,
@@ -39,19 +40,8 @@ from privet.ca import (
     WrongStatus,
     keys,
 )
-from privet.ca.tbs import to_pem
+from privet.ca.tbs import der, to_pem
 from privet.stores import Conflict, FileStore, MemoryStore, Record, Store, open_store
-
-NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
-DAY = timedelta(days=1)
-
-
-class Clock:
-    def __init__(self, now: datetime = NOON) -> None:
-        self.now = now
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 @pytest.fixture
@@ -102,6 +92,21 @@ def test_a_root_that_would_never_end_or_never_begin_is_refused(ca: CertificateAu
     with pytest.raises(ValueError):
         CertificateAuthority(ca.store, "other").init(validity_days=days)
     assert ca.store.get("ca", "other") is None
+
+
+@pytest.mark.parametrize("minutes", [1, 30, 60, 61, 24 * 60])
+def test_a_root_that_lives_for_a_short_time_lives_as_long_as_was_asked_and_signs(clock: Clock, minutes: float) -> None:
+    ca = CertificateAuthority(MemoryStore(), now=clock)
+    ca.init(validity_days=minutes / 24 / 60)
+    span = ca.root_cert.not_valid_after_utc - ca.root_cert.not_valid_before_utc
+    assert span == timedelta(minutes=minutes)
+    assert ca.not_after - NOON > span * 0.9
+    assert ca.issue("a.internal").expires_at == ca.not_after
+
+
+def test_a_root_that_would_hardly_live_is_refused(clock: Clock) -> None:
+    with pytest.raises(ValueError, match="has to live for a minute at least"):
+        CertificateAuthority(MemoryStore(), now=clock).init(validity_days=59 / 86400)
 
 
 def test_init_loads_the_root_that_is_there(store: Store) -> None:
@@ -162,6 +167,13 @@ def test_a_password_for_an_authority_that_is_not_encrypted_is_a_mistake_somebody
     CertificateAuthority(store).init()
     with pytest.raises(AuthorityError, match="is not encrypted"):
         CertificateAuthority(store, key_password=b"s3cret").init()
+
+
+def test_an_empty_password_is_not_taken_for_none() -> None:
+    with pytest.raises(ValueError, match="an empty password would encrypt nothing"):
+        CertificateAuthority(MemoryStore(), key_password=b"")
+    with pytest.raises(ValueError):
+        keys.to_pem(keys.generate(KeyType.P256), b"")
 
 
 @pytest.mark.parametrize("file", ["cert.pem", "key.pem"])
@@ -804,52 +816,6 @@ def test_a_root_without_key_usage_is_taken_over_with_a_warning(
     openssl("verify", "-CAfile", cert, tmp_path / "leaf.pem")
 
 
-class Tier:
-    """One CA of a chain made elsewhere."""
-
-    def __init__(
-        self,
-        name: str,
-        issuer: "Tier | None" = None,
-        *,
-        begin: datetime = NOON - DAY,
-        end: datetime = NOON + 100 * DAY,
-        ca: bool = True,
-        signs: bool = True,
-        path_length: int | None = None,
-        key: keys.PrivateKey | None = None,
-    ) -> None:
-        self.key = key or keys.generate(KeyType.P256)
-        self.name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        self.issuer = issuer or self
-        public_key, issuer_key = self.key.public_key(), self.issuer.key.public_key()
-        self.cert = (
-            x509.CertificateBuilder()
-            .serial_number(x509.random_serial_number())
-            .issuer_name(self.issuer.name)
-            .subject_name(self.name)
-            .not_valid_before(begin)
-            .not_valid_after(end)
-            .public_key(public_key)
-            .add_extension(x509.BasicConstraints(ca, path_length), critical=True)
-            .add_extension(
-                x509.KeyUsage(True, False, False, False, False, signs, signs, False, False),
-                critical=True,
-            )
-            .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key), critical=False)
-            .sign(self.issuer.key, hashes.SHA256())
-        )
-
-    @property
-    def cert_pem(self) -> bytes:
-        return self.cert.public_bytes(Encoding.PEM)
-
-    @property
-    def key_pem(self) -> bytes:
-        return keys.to_pem(self.key)
-
-
 def test_an_intermediate_signs_when_it_comes_with_its_chain(clock: Clock) -> None:
     root = Tier("root", end=NOON + 10 * DAY)
     middle = Tier("middle", root, path_length=1)
@@ -868,6 +834,18 @@ def test_an_intermediate_signs_when_it_comes_with_its_chain(clock: Clock) -> Non
     openssl_verify(bundle.cert_pem, root.cert_pem, chain_pem=bundle.fullchain_pem, name="a.internal", at=NOON)
 
 
+SERVER, CLIENT_ = ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH
+EMAIL, ANY = ExtendedKeyUsageOID.EMAIL_PROTECTION, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE
+FOR_CLIENTS = x509.ExtendedKeyUsage([CLIENT_])
+STRANGE = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\0")
+
+
+def names_of(subtree: bytes) -> x509.UnrecognizedExtension:
+    """Name constraints that permit one subtree, such as nobody would write."""
+    value = der(0x30, der(0xA0, der(0x30, subtree)))
+    return x509.UnrecognizedExtension(ExtensionOID.NAME_CONSTRAINTS, value)
+
+
 ROOT = Tier("root")
 MIDDLE = Tier("middle", ROOT)
 
@@ -877,8 +855,8 @@ MIDDLE = Tier("middle", ROOT)
     [
         ([Tier("leaf", ca=False, signs=False)], "CN=leaf is not a CA"),
         ([Tier("mute", signs=False)], "CN=mute must not sign certificates"),
-        ([Tier("old", end=NOON)], "to 2026-06-01 12:00:00.* and cannot sign at 2026-06-01 12:00:00"),
-        ([Tier("young", begin=NOON + timedelta(seconds=1))], "valid from 2026-06-01 12:00:01.* cannot sign"),
+        ([Tier("old", end=NOON)], "CN=old ended at 2026-06-01 12:00:00.* and cannot sign"),
+        ([Tier("young", begin=NOON + timedelta(seconds=1))], "CN=young begins at 2026-06-01 12:00:01"),
         ([MIDDLE], "CN=middle was not issued by the next certificate, and is no root"),
         ([MIDDLE, Tier("root")], "CN=middle was not issued by the next"),
         ([ROOT, MIDDLE], "CN=root was not issued by the next"),
@@ -887,17 +865,73 @@ MIDDLE = Tier("middle", ROOT)
             [Tier("middle", weak := Tier("root", key=rsa.generate_private_key(65537, 1024))), weak],
             "key of CN=root is refused: RSA keys of 1024 bits",
         ),
-        ([Tier("middle", old := Tier("root", end=NOON)), old], "cannot sign"),
+        ([Tier("middle", old := Tier("root", end=NOON)), old], "CN=root ended at"),
+        (
+            [Tier("mail", says=[x509.ExtendedKeyUsage([EMAIL])])],
+            "CN=mail must not vouch for servers or clients: no usage is left",
+        ),
+        # OpenSSL does not take "any" for a server's or a client's.
+        ([Tier("any", says=[x509.ExtendedKeyUsage([ANY])])], "CN=any must not vouch for servers or clients"),
+        (
+            [
+                Tier("client", server := Tier("server", says=[x509.ExtendedKeyUsage([SERVER])]), says=[FOR_CLIENTS]),
+                server,
+            ],
+            "CN=client and CN=server must not vouch",
+        ),
+        ([Tier("odd", says=[STRANGE])], r"CN=odd has a critical extension .*: 1\.2\.3\.4"),
+        ([Tier("middle", odd := Tier("root", says=[STRANGE])), odd], "CN=root has a critical extension"),
+        ([Tier("p", says=[x509.PolicyConstraints(0, None)])], "CN=p requires policies of all certificates below it"),
+        (
+            [Tier("ip", says=[names_of(b"\x87\x08\x0a\0\0\0\xff\0\xff\0")])],
+            "CN=ip has an extension that cannot be read",
+        ),
+        ([Tier("dns", says=[names_of(b"\x82\x02a.")])], "CN=dns .* not understood: the DNS name"),
+        ([Tier("deep", says=[names_of(b"\x82\x01a\x80\x01\x01")])], "CN=deep .* not understood: their encoding"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_what_cannot_serve_as_a_ca_is_refused(clock: Clock, chain: list[Tier], complaint: str) -> None:
+def test_what_verifiers_would_refuse_is_no_ca(clock: Clock, chain: list[Tier], complaint: str) -> None:
     store = MemoryStore()
     ca = CertificateAuthority(store, now=clock)
     with pytest.raises(AuthorityError, match=complaint):
         ca.import_ca(b"".join(tier.cert_pem for tier in chain), chain[0].key_pem)
     assert not ca.initialized
     assert store.get("ca", "root") is None
+
+
+@pytest.mark.parametrize(("usage", "client"), [(SERVER, False), (CLIENT_, True)])
+def test_a_ca_for_servers_or_clients_alone_signs_for_them_and_says_so(
+    clock: Clock, caplog: pytest.LogCaptureFixture, usage: x509.ObjectIdentifier, client: bool
+) -> None:
+    tier = Tier("half", says=[x509.ExtendedKeyUsage([usage])], critical=False)
+    ca = CertificateAuthority(MemoryStore(), now=clock)
+    ca.import_ca(tier.cert_pem, tier.key_pem)
+    assert "for servers alone, or for clients alone" in caplog.text
+    bundle = ca.issue("a.internal", client=client)
+    openssl_verify(bundle.cert_pem, tier.cert_pem, purpose="sslclient" if client else "sslserver", at=NOON)
+
+
+def test_a_ca_for_servers_signs_nothing_for_clients_alone(clock: Clock) -> None:
+    tier = Tier("half", says=[x509.ExtendedKeyUsage([SERVER, EMAIL])], critical=False)
+    ca = CertificateAuthority(MemoryStore(), now=clock)
+    ca.import_ca(tier.cert_pem, tier.key_pem)
+    with pytest.raises(AuthorityError, match=r"the authority is for serverAuth alone, .* profile 'client' is not"):
+        ca.issue("a.internal", client=True)
+    assert ca.certificates() == []
+
+
+def test_what_a_ca_says_beside_all_that_is_no_hindrance(clock: Clock) -> None:
+    says = [
+        x509.CertificatePolicies([x509.PolicyInformation(x509.ObjectIdentifier("2.5.29.32.0"), None)]),
+        x509.PolicyConstraints(None, 0),
+        x509.InhibitAnyPolicy(0),
+        x509.ExtendedKeyUsage([SERVER, CLIENT_]),
+    ]
+    root = Tier("root", says=says)
+    ca = CertificateAuthority(MemoryStore(), now=clock)
+    ca.import_ca(root.cert_pem, root.key_pem)
+    openssl_verify(ca.issue("a.internal").cert_pem, root.cert_pem, at=NOON)
 
 
 @pytest.mark.parametrize(
@@ -931,14 +965,14 @@ def test_a_ca_with_a_key_we_would_not_certify_is_refused(options: list[str], tmp
 
 
 def test_a_ca_certificate_changed_in_any_octet_is_refused(clock: Clock) -> None:
-    der = ROOT.cert.public_bytes(Encoding.DER)
-    unused_bits = len(der) - len(ROOT.cert.signature) - 1
+    whole = ROOT.cert.public_bytes(Encoding.DER)
+    unused_bits = len(whole) - len(ROOT.cert.signature) - 1
     ca = CertificateAuthority(MemoryStore(), now=clock)
-    for at in {*range(len(der))} - {unused_bits}:
-        for value in (der[at] ^ 1, der[at] ^ 0x80, 0, 0xFF):
-            if value != der[at]:
+    for at in {*range(len(whole))} - {unused_bits}:
+        for value in (whole[at] ^ 1, whole[at] ^ 0x80, 0, 0xFF):
+            if value != whole[at]:
                 with pytest.raises(AuthorityError):
-                    ca.import_ca(to_pem(der[:at] + bytes([value]) + der[at + 1 :]), ROOT.key_pem)
+                    ca.import_ca(to_pem(whole[:at] + bytes([value]) + whole[at + 1 :]), ROOT.key_pem)
 
 
 def test_an_authority_is_never_overwritten_by_an_import(clock: Clock, store: Store) -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privet.acme.identifiers import from_text
-from privet.ca.certificates import REVOCATION_REASONS, STATUS, Certificate, WrongStatus
+from privet.acme.reasons import REVOCATION_REASONS
+from privet.ca.certificates import STATUS, Certificate, WrongStatus
 
 NOON = datetime(2026, 6, 1, 12, tzinfo=UTC)
 

@@ -2,6 +2,7 @@ import re
 import sqlite3
 import stat
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from tests.certificates import assert_is_ca
 from tests.cli.command import PRIVET, Person, environment
 
-from privet.ca import KeyType, keys
+from privet.ca import KeyType, NameConstraints, keys
 
 PASSWORD = "correct horse\n"
 
@@ -27,6 +28,58 @@ def test_the_authority_is_made_once(person: Person) -> None:
     again = person.does("init", "--cn", "Another CA").out
     assert f"root SHA-256 {made['fingerprint']}\n" in again
     assert person.does("root").out == made["root_pem"]
+
+
+def test_an_authority_that_ends_before_its_certificates_would_is_worth_a_word(person: Person) -> None:
+    made = person.does("init", "--ca-validity", "30m", "--json")
+    (sentence,) = made.sentences
+    assert re.fullmatch(
+        r"the authority 'root' ends at \S+Z, and its certificates with it, .* --name before .*", sentence
+    )
+    root = x509.load_pem_x509_certificate(made.json["root_pem"].encode())
+    assert root.not_valid_after_utc - root.not_valid_before_utc == timedelta(minutes=30)
+    person.does("issue", "a.internal")
+    assert person.does("init", env={"PRIVET_VALIDITY": "20m"}).err == ""
+
+
+def test_an_authority_that_would_hardly_live_is_refused(person: Person) -> None:
+    refused = person.tries("init", "--ca-validity", "59s")
+    assert (refused.status, refused.sentences) == (2, ["--ca-validity has to be a minute at least, not '59s'"])
+
+
+def test_an_authority_for_some_names_alone(person: Person) -> None:
+    options = ("--permit", "internal", "--permit", "10.0.0.0/8", "--exclude", "secret.internal")
+    made = person.does("init", *options, "--json").json
+    names = NameConstraints(["internal", "10.0.0.0/8"], ["secret.internal"])
+    assert_is_ca(x509.load_pem_x509_certificate(made["root_pem"].encode()), constraints=names.to_extension())
+    assert made["names"] == "only internal, 10.0.0.0/8; not secret.internal"
+    person.does("issue", "a.internal", "10.0.0.1")
+    refused = person.tries("issue", "a.example", "b.internal", "x.secret.internal")
+    assert (refused.status, refused.sentences) == (
+        1,
+        [
+            "a.example is not among what this authority may certify: internal; x.secret.internal is among what this "
+            "authority must not certify: secret.internal"
+        ],
+    )
+    assert "\nnames        only internal, 10.0.0.0/8; not secret.internal\n" in person.does("init").out
+    person.does("init", *options)
+    assert person.tries("init", "--permit", "internal").sentences == [
+        "the authority 'root' is there already, and has other name constraints than --permit and --exclude say: leave "
+        "them out, or make another authority with --name"
+    ]
+
+
+def test_names_that_are_none_permit_nothing(person: Person) -> None:
+    refused = person.tries("init", "--permit", "*.internal", "--exclude", "10.0.0.1/8")
+    assert (refused.status, refused.sentences) == (
+        2,
+        [
+            "--permit has a name or network that is none: '*.internal' is a wildcard; write .internal for all that is "
+            "below internal",
+            "--exclude has a name or network that is none: '10.0.0.1/8' is no network: 10.0.0.1/8 has host bits set",
+        ],
+    )
 
 
 def test_without_a_word_about_it_everything_lies_at_home(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import ssl
 import stat
 import time
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
@@ -20,6 +20,8 @@ from cryptography import x509
 from tests.certificates import openssl_verify
 from tests.cli.command import DATABASE, Person, Serving
 from tests.wire import Wire, jwk_of, new_key, problem_of, sign
+
+from privet import CertificateAuthority, SQLiteStore
 
 STORES = {"sqlite": DATABASE, "file": "file:///store", "memory": "memory:"}
 
@@ -172,6 +174,22 @@ def test_a_worker_that_dies_is_replaced(person: Person) -> None:
             os.close(ended)
         assert get(serving, "/directory").status_code == 200, "the socket waits for a worker"
         assert not before & workers(children)
+
+
+def test_workers_end_when_their_supervisor_is_killed(person: Person) -> None:
+    serving = person.serves("--workers", "2")
+    supervisor = serving.program.process
+    assert get(serving, "/directory").status_code == 200
+    pids = workers(Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children"))
+    assert len(pids) == 2
+    ends = [os.pidfd_open(pid) for pid in pids]
+    supervisor.kill()
+    supervisor.wait()
+    for end in ends:
+        select.select([end], [], [])
+        os.close(end)
+    refused(serving.port)
+    serving.program.stop()
 
 
 def workers(children: Path) -> set[int]:
@@ -392,6 +410,80 @@ def test_a_trusted_proxy_says_who_asks(person: Person) -> None:
         assert [each["client"] for each in person.does("pending", "--json").json] == ["10.9.8.7"]
 
 
+def test_on_a_unix_socket_whoever_may_open_it_says_who_asks(person: Person) -> None:
+    async def story() -> None:
+        transport = httpx.AsyncHTTPTransport(uds=str(person.folder / "privet.sock"))
+        async with httpx.AsyncClient(transport=transport, timeout=60) as http:
+            client = Wire(http, "http://localhost")
+            assert (await client.register()).status_code == 201
+            http.headers["x-forwarded-for"] = "6.6.6.6, 10.9.8.7"
+            await waiting(client, "web.internal")
+
+    with person.serves("--uds", "privet.sock", "--trusted-proxy", "unix"):
+        asyncio.run(story())
+        assert [each["client"] for each in person.does("pending", "--json").json] == ["10.9.8.7"]
+
+
+# --- an authority that ends, or is for some names alone ---
+
+
+def make_authority(person: Person, **ago: float) -> None:
+    """Make an authority that lives for a day, some time ago."""
+    with SQLiteStore(person.folder / "privet.db") as store:
+        CertificateAuthority(store, now=lambda: datetime.now(UTC) - timedelta(**ago)).init(validity_days=1)
+
+
+@pytest.mark.parametrize("options", [[], ["--tls"], ["--workers", "2"]], ids=" ".join)
+def test_an_authority_that_has_ended_serves_nobody(person: Person, options: list[str]) -> None:
+    make_authority(person, days=1)
+    refused = person.tries("serve", "--port", "0", *options)
+    (sentence,) = refused.sentences
+    assert re.fullmatch(
+        r"CN=privet Internal CA ended at \S+ \S+ and cannot sign at .*: look at this machine's clock, or make another "
+        "authority with --name and let clients trust its root",
+        sentence,
+    )
+    assert (refused.status, refused.out) == (1, "")
+    assert (
+        person.tries("issue", "a.internal")
+        .sentences[0]
+        .endswith("or make another authority with --name and let clients trust its root")
+    )
+
+
+def test_an_authority_that_ends_soon_says_so(person: Person) -> None:
+    make_authority(person, hours=12)
+    with person.serves() as serving:
+        assert re.search(r"privet: the authority 'root' ends at \S+Z, and its certificates", serving.program.output)
+    with person.serves("--validity", "6h") as serving:
+        assert "ends at" not in serving.program.output
+
+
+def test_its_own_certificate_is_for_those_of_its_names_that_it_may_certify(person: Person) -> None:
+    options = ("--tls", "--host", "127.0.0.1", "--permit", "internal")
+    with person.serves(*options, "--external-url", "https://ca.internal:8555") as serving:
+        assert handshake(port_of(serving.program.process.pid), serving.trust(), "ca.internal")
+        assert "\n  names        only internal; not 0.0.0.0/0, ::/0\n" in serving.program.output
+    (own,) = person.does("list", "--json").json
+    assert own["names"] == ["ca.internal"]
+    refused = person.tries("serve", "--port", "0", "--tls", "--tls-name", "a.example")
+    assert refused.sentences == [
+        "HTTPS needs a certificate that the authority must not make: 127.0.0.1 is among what this authority must not "
+        "certify: 0.0.0.0/0; a.example is not among what this authority may certify: internal; choose another name "
+        "with --external-url and --tls-name"
+    ]
+    assert refused.status == 1
+
+
+def test_what_it_may_not_certify_is_refused_when_it_is_ordered(person: Person) -> None:
+    async def story(client: Wire) -> None:
+        assert problem_of(await client.order("a.example")) == (403, "rejectedIdentifier")
+        assert await client.issue("a.internal")
+
+    with person.serves("--auto-approve", env={"PRIVET_PERMIT": "internal"}) as serving:
+        with_account(serving, story)
+
+
 # --- what it refuses ---
 
 PUBLIC = {
@@ -438,6 +530,12 @@ def test_who_insists_gets_it(person: Person) -> None:
         ("--uds x --tls", "--tls has no use on a Unix socket: the web server in front of it does TLS"),
         ("--host nobody.invalid", "--host nobody.invalid is neither an address nor a name that can be resolved: "),
         ("--tls --external-url https://my_ca", "HTTPS needs a certificate for the name in --external-url or --host: "),
+        (
+            "--trusted-proxy *",
+            "--trusted-proxy has a proxy that is none: '*' would believe anybody about anybody: name ",
+        ),
+        ("--trusted-proxy unix", "--trusted-proxy unix is about --uds: name the address of the proxy"),
+        ("--uds x --trusted-proxy 10.0.0.1", "on a Unix socket nobody has an address: say --trusted-proxy unix"),
         ("--port 70000", "--port has to be a number from 0 to 65535, not '70000'"),
         ("--config nowhere", "the configuration file nowhere cannot be read: No such file or directory"),
     ],

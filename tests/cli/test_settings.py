@@ -88,6 +88,8 @@ WRONG: Mapping[str, object] = {
     "name": " ",
     "cn": "a" * 65,
     "ca_validity": "10",
+    "permit": ["*.internal"],
+    "exclude": ["10.0.0.1/8"],
     "key_password_file": "",
     "validity": "0s",
     "host": 5,

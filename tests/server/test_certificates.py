@@ -12,11 +12,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from tests.ca.tier import Tier
 from tests.certificates import Party, assert_is_ca, assert_is_leaf, openssl_verify, tls_handshake
 from tests.server.conftest import Clock, Scene, Stage
 from tests.wire import BASE, PrivateKey, Wire, der_of, new_key, problem_of
 
-from privet import CertificateAuthority, FileStore
+from privet import CertificateAuthority, FileStore, MemoryStore
 from privet.acme.encoding import from_base64url, to_base64url
 from privet.acme.identifiers import Identifier, IdentifierType
 from privet.ca.certificates import Certificate
@@ -79,6 +80,11 @@ PEM_CHAIN, PKIX = "application/pem-certificate-chain", "application/pkix-cert"
         ("*/*;q=0", None),
         (f"{PEM_CHAIN};q=0", None),
         (";;,,==", None),
+        (f"{PEM_CHAIN};q=0, */*", PKIX),
+        (f"*/*, {PEM_CHAIN};q=0, {PKIX};q=0", None),
+        (f"application/*;q=0, {PKIX}", PKIX),
+        ("application/*;q=0, */*", None),
+        ("*/*;q=0, application/*", PEM_CHAIN),
     ],
 )
 async def test_it_comes_as_the_client_accepts_it(stage: Stage, accept: str | None, expected: str | None) -> None:
@@ -98,6 +104,22 @@ async def test_it_comes_as_the_client_accepts_it(stage: Stage, accept: str | Non
         else:
             assert response.content == chain
             assert chain.count(b"-----BEGIN CERTIFICATE-----") == 2
+
+
+async def test_a_certificate_alone_comes_with_a_link_to_the_root_if_that_is_its_issuer(stage: Stage) -> None:
+    root = Tier("root", begin=datetime(2026, 1, 1, tzinfo=UTC))
+    middle = Tier("middle", root, begin=datetime(2026, 1, 1, tzinfo=UTC))
+    taken_over = MemoryStore()
+    CertificateAuthority(taken_over, now=Clock()).import_ca(middle.cert_pem + root.cert_pem, middle.key_pem)
+    for store, links in ((MemoryStore(), [f'<{BASE}/ca.pem>;rel="up"']), (taken_over, [])):
+        async with stage(store=store, auto_approve=True) as scene:
+            wire = await scene.account()
+            finalized = (await wire.finalize((await wire.order("a.internal")).json())).json()
+            response = await wire.post(finalized["certificate"], headers={"accept": PKIX})
+            assert [link for link in response.headers.get_list("link") if "up" in link] == links
+            assert (await wire.post(finalized["certificate"])).headers.get_list("link") == [
+                f'<{BASE}/directory>;rel="index"'
+            ]
 
 
 async def test_what_was_not_issued_by_acme_is_nobodys_here(stage: Stage) -> None:

@@ -6,6 +6,7 @@ The law: any bytes give a value or a `Problem`.
 import binascii
 import json
 import math
+from collections.abc import Callable
 from typing import Any
 
 from privet.acme.problems import Problem, ProblemType
@@ -48,13 +49,19 @@ def from_json(data: bytes, what: str) -> dict[str, Any]:
 
 
 def to_json(value: object) -> bytes:
-    return "".join(_encode(value, 0)).encode()
+    return _encode(value).encode()
 
 
-# What json.JSONEncoder makes anew for every call, made once: all ASCII, no spaces, no NaN.
-_encode = json.encoder.c_make_encoder(  # type: ignore[attr-defined]
-    None, None, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, False
-)
+def make_encode(make_encoder: Callable[..., Any] | None) -> Callable[[object], str]:
+    """How JSON is written: all ASCII, no spaces, no NaN. CPython's encoder is made once here, which json.JSONEncoder
+    does anew for every call; where there is none, that one does."""
+    if make_encoder is None:
+        return json.JSONEncoder(separators=(",", ":"), allow_nan=False, check_circular=False).encode
+    encode = make_encoder(None, None, json.encoder.encode_basestring_ascii, None, ":", ",", False, False, False)
+    return lambda value: "".join(encode(value, 0))
+
+
+_encode = make_encode(getattr(json.encoder, "c_make_encoder", None))
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from typing import Any
 from privet.acme.encoding import from_base64url
 from privet.acme.identifiers import BadIdentifier, Identifier, UnsupportedIdentifier, from_json
 from privet.acme.problems import Problem, ProblemType, Subproblem, compound
+from privet.acme.reasons import REVOCATION_REASONS
 
 Payload = Mapping[str, Any]
 
@@ -22,8 +23,6 @@ _CONTACTS_MAX = 10
 _DATE_TIME = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2}[Tt](?:[01][0-9]|2[0-3]):[0-9]{2}:[0-9]{2})(?:\.[0-9]+)?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
-# RFC 5280 §5.3.1, less what is for authorities (2, 10), for holds that end (6, 8), and for nothing (7).
-_REASONS = frozenset({0, 1, 3, 4, 5, 9})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +83,8 @@ class Revocation:
     @classmethod
     def read(cls, payload: Payload) -> "Revocation":
         reason = payload.get("reason", 0)
-        if type(reason) is not int or reason not in _REASONS:
-            allowed = ", ".join(map(str, sorted(_REASONS)))
+        if type(reason) is not int or reason not in REVOCATION_REASONS:
+            allowed = ", ".join(map(str, sorted(REVOCATION_REASONS)))
             raise Problem(ProblemType.BAD_REVOCATION_REASON, f"the reason must be one of {allowed} (RFC 5280 §5.3.1)")
         return cls(from_base64url(payload.get("certificate"), "certificate"), reason)
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from privet.acme.identifiers import BadIdentifier, Identifier, from_text
@@ -18,7 +17,8 @@ from privet.bundle import KIND as BUNDLE
 from privet.bundle import CertBundle
 from privet.ca import keys
 from privet.ca.certificates import KIND as CERTIFICATE
-from privet.ca.certificates import AuthorityError, Certificate, WrongStatus, identifier_name, serial_name
+from privet.ca.certificates import AuthorityError, Certificate, WrongStatus, fingerprint, identifier_name, serial_name
+from privet.ca.constraints import NameConstraints
 from privet.ca.csr import from_pem, parse_csr
 from privet.ca.issuer import Issuer, make_root, new_serial
 from privet.ca.keys import KeyType, PublicKey, WeakKey, check_public_key
@@ -37,6 +37,8 @@ class CertificateAuthority:
 
     All its verbs are synchronous and safe to call from any thread once `init` has returned. With `key_password` the
     private key of the authority is encrypted in the store.
+
+    Raises `ValueError` for a password that is empty.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class CertificateAuthority:
         key_password: bytes | None = None,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
+        if key_password is not None and not key_password:
+            raise ValueError("an empty password would encrypt nothing; leave key_password out if that is meant")
         self.store = store
         self.name = name
         self._key_password = key_password
@@ -59,17 +63,32 @@ class CertificateAuthority:
     # --- the authority itself ---
 
     def init(
-        self, cn: str = "privet Internal CA", validity_days: float = 3650, *, key_type: KeyType = KeyType.P256
+        self,
+        cn: str = "privet Internal CA",
+        validity_days: float = 3650,
+        *,
+        key_type: KeyType = KeyType.P256,
+        name_constraints: NameConstraints | None = None,
     ) -> None:
         """Load the authority from the store, or make a self-signed root if there is none: safe at every start, and
-        when several processes do it at once. Raises `AuthorityError` if the stored one cannot be used."""
-        if self.load():
-            return
-        try:
-            self._keep(make_root(keys.generate(key_type), cn, self._now(), _validity(validity_days)))
-            _logger.info("made the root of authority %r, SHA-256 %s", self.name, self.fingerprint)
-        except Conflict:
-            self.load()
+        when several processes do it at once.
+
+        With `name_constraints` it may certify only what they permit. They have to be those of the authority that is
+        there already, if one is; without them, it keeps its own.
+
+        Raises `AuthorityError` if the stored one cannot be used or has other constraints, and `ValueError` for a name
+        or a span that is none.
+        """
+        if not self.load():
+            validity = _validity(validity_days)
+            try:
+                self._keep(make_root(keys.generate(key_type), cn, self._now(), validity, name_constraints))
+            except Conflict:
+                self.load()
+            else:
+                _logger.info("made the root of authority %r, SHA-256 %s", self.name, self.fingerprint)
+        if name_constraints and name_constraints.to_extension() not in self.issuer.constraints:
+            raise AuthorityError(f"the authority {self.name!r} is there already, and has other name constraints")
 
     def load(self) -> bool:
         """Load the authority from the store; False if it is not there. Raises `AuthorityError` if it cannot be used."""
@@ -87,6 +106,8 @@ class CertificateAuthority:
         itself, and its private key. Raises `AuthorityError` if it cannot serve, or if there already is one here."""
         issuer = Issuer.from_pem(cert_pem, key_pem, password)
         issuer.check_time(self._now())
+        if len(issuer.usages) == 1:
+            _logger.warning("the extended key usage of the CA is for servers alone, or for clients alone")
         if not issuer.strict:
             _logger.warning(
                 "the CA lacks key usage or subject key identifier; Python 3.13 will refuse its certificates"
@@ -128,12 +149,20 @@ class CertificateAuthority:
     @property
     def fingerprint(self) -> str:
         """The SHA-256 of the root, as people compare it."""
-        return self.root_cert.fingerprint(hashes.SHA256()).hex(":").upper()
+        return fingerprint(self.root_cert)
 
     @property
     def not_after(self) -> datetime:
         """When the authority ends, and with it the last certificate it can sign."""
         return self.issuer.not_after
+
+    def check_time(self) -> None:
+        """Raises `AuthorityError` unless the authority can sign now."""
+        self.issuer.check_time(self._now())
+
+    def check_names(self, identifiers: Sequence[Identifier]) -> None:
+        """Raises `NamesRefused`, with all names that name constraints keep the authority from certifying."""
+        self.issuer.check_names(identifiers)
 
     # --- the two steps of every certificate; neither touches the store ---
 
@@ -154,12 +183,15 @@ class CertificateAuthority:
         It begins a little in the past unless `not_before` says otherwise, and lives as long as `validity` or the
         profile says unless `not_after` does. It is cut off where the authority ends, and is `clamped` then.
 
-        Raises `WeakKey`, and `AuthorityError` if there is no time at which it would be valid.
+        Raises `WeakKey`, `NamesRefused`, and `AuthorityError` if there is no time at which it would be valid or no
+        use for which verifiers would accept it.
         """
         if not identifiers:
             raise ValueError("a certificate needs at least one name")
         if (key_type := check_public_key(public_key)) not in profile.key_types:
             raise WeakKey(f"the profile {profile.name!r} is not for {key_type} keys")
+        self.check_names(identifiers)
+        self.issuer.check_usages(profile)
         now, serial = self._now(), new_serial()
         validity = profile.validity if validity is None else validity
         begin, end, clamped = self.issuer.span(now, not_before, not_after, validity)
@@ -212,7 +244,7 @@ class CertificateAuthority:
         The store keeps both with the record of the certificate, and as the current bundle of the first name.
 
         Raises `BadIdentifier` for what is not a name and for a wildcard unless `wildcard` allows it, `ValueError` for
-        a span that is none, and `AuthorityError` if the authority cannot sign now.
+        a span that is none, `NamesRefused`, and `AuthorityError` if the authority cannot sign now.
         """
         identifiers = [from_text(name) for name in ([names] if isinstance(names, str) else names)]
         key, validity = keys.generate(key_type), _validity(validity_days, validity_hours)

@@ -11,7 +11,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
 from privet.acme.identifiers import Identifier, IdentifierType
+from privet.acme.reasons import REVOCATION_REASONS
 from privet.ca.tbs import to_pem
 from privet.stores.base import NO_FILES, Record
 
@@ -20,16 +24,6 @@ KIND = "certificate"
 STATUS = {
     ("prepared", "signed"): "valid",
     ("valid", "revoked"): "revoked",
-}
-
-# RFC 5280 §5.3.1. The others are for CAs (2, 10), for certificates that may come back (6, 8), or for nobody (7).
-REVOCATION_REASONS = {
-    0: "unspecified",
-    1: "keyCompromise",
-    3: "affiliationChanged",
-    4: "superseded",
-    5: "cessationOfOperation",
-    9: "privilegeWithdrawn",
 }
 
 # A record outlives its certificate, so that the last revocation list that must name it can be made (RFC 5280 §3.3).
@@ -142,6 +136,11 @@ class Certificate:
 
 
 _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+
+
+def fingerprint(certificate: x509.Certificate) -> str:
+    """Its SHA-256, as people compare it."""
+    return certificate.fingerprint(hashes.SHA256()).hex(":").upper()
 
 
 def serial_name(serial: int) -> str:

@@ -14,16 +14,43 @@ from typing import TypeVar
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from privet.acme.identifiers import Identifier, IdentifierType
 from privet.ca import keys, tbs
 from privet.ca.certificates import AuthorityError
+from privet.ca.constraints import (
+    NameConstraints,
+    NamesRefused,
+    about_subjects,
+    constraints_of,
+    lets_subject,
+    not_understood,
+    refusal,
+)
 from privet.ca.keys import SIGNATURE_ALGORITHMS, KeyType, PrivateKey, PublicKey, check_public_key
 from privet.ca.profiles import Profile
 
-# Clocks differ: a leaf begins a little in the past; a root, which everybody has to accept first, an hour.
+# Clocks differ: a leaf begins a little in the past; a root, which everybody has to accept first, an hour. What lives
+# for a short time only begins earlier by a part of that.
 LEAF_HEAD_START = timedelta(minutes=5)
 ROOT_HEAD_START = timedelta(hours=1)
+_HEAD_START_PART = 24
+SHORTEST_ROOT = timedelta(minutes=1)
+
+# What may be critical: known to OpenSSL and to Go, and heeded here or of no concern to our leaves. RFC 5280 §4.2 has
+# verifiers refuse any other.
+_KNOWN = (
+    x509.BasicConstraints,
+    x509.CertificatePolicies,
+    x509.CRLDistributionPoints,
+    x509.ExtendedKeyUsage,
+    x509.InhibitAnyPolicy,
+    x509.KeyUsage,
+    x509.NameConstraints,
+    x509.SubjectAlternativeName,
+)
+_USAGES = {ExtendedKeyUsageOID.SERVER_AUTH: "serverAuth", ExtendedKeyUsageOID.CLIENT_AUTH: "clientAuth"}
 
 _T = TypeVar("_T", bound=x509.ExtensionType)
 
@@ -38,6 +65,9 @@ class Issuer:
     algorithm: bytes
     name: bytes
     authority_key_identifier: bytes
+    constraints: tuple[x509.NameConstraints, ...]
+    usages: frozenset[x509.ObjectIdentifier]
+    """Those of server and client that all its certificates allow."""
 
     @staticmethod
     def from_pem(cert_pem: bytes, key_pem: bytes, password: bytes | None) -> "Issuer":
@@ -69,6 +99,8 @@ class Issuer:
             algorithm=SIGNATURE_ALGORITHMS[key_type],
             name=own.subject.public_bytes(),
             authority_key_identifier=tbs.extension(_authority_key_identifier(own)),
+            constraints=constraints_of(chain),
+            usages=frozenset(_USAGES).intersection(*map(_usages, chain)),
         )
 
     @property
@@ -81,9 +113,29 @@ class Issuer:
 
     def check_time(self, now: datetime) -> None:
         """Raises `AuthorityError` unless this is the time of all its certificates."""
-        if not self.not_before <= now < self.not_after:
+        for certificate in self.chain:
+            begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+            if now < begin:
+                raise AuthorityError(f"{_shown(certificate)} begins at {begin} and cannot sign at {now}")
+            if now >= end:
+                raise AuthorityError(f"{_shown(certificate)} ended at {end} and cannot sign at {now}")
+
+    def refusal(self, identifier: Identifier) -> str | None:
+        """Why verifiers would refuse a certificate for this name, if they would."""
+        return next((reason for each in self.constraints if (reason := refusal(each, identifier))), None)
+
+    def check_names(self, identifiers: Sequence[Identifier]) -> None:
+        """Raises `NamesRefused` if there are names that may not be certified, with all of them."""
+        refused = [(each, reason) for each in identifiers if (reason := self.refusal(each))]
+        if refused:
+            raise NamesRefused(refused)
+
+    def check_usages(self, profile: Profile) -> None:
+        """Raises `AuthorityError` if verifiers would refuse a certificate of this profile for any use."""
+        if not self.usages.intersection(profile.usages):
             raise AuthorityError(
-                f"the authority is valid from {self.not_before} to {self.not_after} and cannot sign at {now}"
+                f"the authority is for {' and '.join(_USAGES[each] for each in self.usages)} alone, by its extended "
+                f"key usage, and the profile {profile.name!r} is not"
             )
 
     def span(
@@ -94,7 +146,7 @@ class Issuer:
         Raises `AuthorityError` if it could never be valid.
         """
         self.check_time(now)
-        head_start = min(LEAF_HEAD_START, (not_after - now if not_after else validity) / 24)
+        head_start = min(LEAF_HEAD_START, (not_after - now if not_after else validity) / _HEAD_START_PART)
         try:
             begin = _whole_seconds(not_before or now - head_start)
             end = _whole_seconds(not_after or begin + validity)
@@ -120,8 +172,10 @@ class Issuer:
         """The TBSCertificate of an end entity."""
         first = identifiers[0]
         # RFC 5280 appendix A.1: a common name has at most 64 characters; one that does not fit is left out. An IP
-        # address stays out as well: some clients read every common name as a DNS name.
+        # address stays out as well: some clients read every common name as a DNS name. And where the authority is told
+        # which subjects it may certify, an empty one is always among them (§4.2.1.10).
         named = first.type == IdentifierType.DNS and len(first.value) <= 64
+        named = named and not any(map(about_subjects, self.constraints))
         spki = keys.spki(public_key)
         return tbs.tbs_certificate(
             serial=serial,
@@ -145,10 +199,14 @@ class Issuer:
         return tbs.certificate(to_be_signed, self.algorithm, keys.sign(self.key, to_be_signed))
 
 
-def make_root(key: PrivateKey, cn: str, now: datetime, validity: timedelta) -> Issuer:
-    """A new self-signed root. Raises `ValueError` if `cn` is no common name."""
+def make_root(
+    key: PrivateKey, cn: str, now: datetime, validity: timedelta, constraints: NameConstraints | None = None
+) -> Issuer:
+    """A new self-signed root. Raises `ValueError` if `cn` is no common name, and for a span that is none."""
+    if validity < SHORTEST_ROOT:
+        raise ValueError("a root has to live for a minute at least")
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, cn)])
-    begin = _whole_seconds(now - ROOT_HEAD_START)
+    begin = _whole_seconds(now - min(ROOT_HEAD_START, validity / _HEAD_START_PART))
     try:
         end = begin + validity
     except OverflowError:
@@ -166,6 +224,8 @@ def make_root(key: PrivateKey, cn: str, now: datetime, validity: timedelta) -> I
         extensions=(
             tbs.extension(x509.BasicConstraints(ca=True, path_length=None), critical=True),
             tbs.extension(_key_usage(key_cert_sign=True, crl_sign=True), critical=True),
+            # RFC 5280 §4.2.1.10: MUST be critical
+            *([tbs.extension(constraints.to_extension(), critical=True)] if constraints else []),
             tbs.subject_key_identifier(spki),
             tbs.extension(x509.AuthorityKeyIdentifier(tbs.key_identifier(spki), None, None)),
         ),
@@ -222,7 +282,8 @@ def _authority_key_identifier(issuer: x509.Certificate) -> x509.AuthorityKeyIden
 def _check_chain(chain: Sequence[x509.Certificate]) -> None:
     """Check certificates that others may have made as those will who verify ours. Raises `AuthorityError`."""
     for below, certificate in enumerate(chain):
-        shown = certificate.subject.rfc4514_string()
+        shown = _shown(certificate)
+        _check_extensions(certificate)
         constraints, usage = _value(certificate, x509.BasicConstraints), _value(certificate, x509.KeyUsage)
         if constraints is None or not constraints.ca:
             raise AuthorityError(f"{shown} is not a CA: it lacks CA:TRUE in its basic constraints")
@@ -241,6 +302,51 @@ def _check_chain(chain: Sequence[x509.Certificate]) -> None:
                 f"{shown} was not issued by the next certificate, and is no root: "
                 "give the CA's certificate first, then each one's issuer up to the root"
             ) from None
+        # RFC 5280 §6.1.3 (b): a certificate that a CA issued to itself is exempt
+        if certificate.subject != certificate.issuer and not all(
+            lets_subject(each, certificate.subject) for each in constraints_of(chain[below + 1 :])
+        ):
+            raise AuthorityError(f"{shown} has a subject that the name constraints above it forbid")
+    if not frozenset(_USAGES).intersection(*map(_usages, chain)):
+        # RFC 5280 §4.2.1.12 lets anyExtendedKeyUsage stand for all; OpenSSL does not, and Python with it.
+        limited = " and ".join(_shown(each) for each in chain if len(_usages(each)) < len(_USAGES))
+        raise AuthorityError(
+            f"{limited} must not vouch for servers or clients: no usage is left of serverAuth and clientAuth by the "
+            "extended key usage"
+        )
+
+
+def _check_extensions(certificate: x509.Certificate) -> None:
+    """Raises `AuthorityError` for what verifiers will heed and we cannot."""
+    shown = _shown(certificate)
+    try:
+        extensions = list(certificate.extensions)
+    except Exception as error:  # as with CSRs: the parser has many
+        raise AuthorityError(f"{shown} has an extension that cannot be read: {error}") from None
+    for extension in extensions:
+        match extension.value:
+            case x509.NameConstraints() as constraints:
+                if wrong := not_understood(constraints, certificate.tbs_certificate_bytes):
+                    raise AuthorityError(f"{shown} has name constraints that are not understood: {wrong}")
+            case x509.PolicyConstraints(require_explicit_policy=None):
+                pass
+            case x509.PolicyConstraints():
+                raise AuthorityError(f"{shown} requires policies of all certificates below it, and ours name none")
+            case value if extension.critical and not isinstance(value, _KNOWN):
+                raise AuthorityError(
+                    f"{shown} has a critical extension that verifiers refuse or that is not understood here: "
+                    f"{extension.oid.dotted_string}"
+                )
+
+
+def _usages(certificate: x509.Certificate) -> frozenset[x509.ObjectIdentifier]:
+    """Those of server and client that verifiers will allow below this certificate."""
+    named = _value(certificate, x509.ExtendedKeyUsage)
+    return frozenset(_USAGES) if named is None else frozenset(_USAGES).intersection(named)
+
+
+def _shown(certificate: x509.Certificate) -> str:
+    return certificate.subject.rfc4514_string()
 
 
 def _value(certificate: x509.Certificate, kind: type[_T]) -> _T | None:

@@ -140,8 +140,8 @@ def sign(key: PrivateKey, data: bytes) -> bytes:
 
 
 def to_pem(key: PrivateKey, password: bytes | None = None) -> bytes:
-    """The private key as PKCS#8 in PEM, encrypted if there is a password."""
-    encryption = BestAvailableEncryption(password) if password else NoEncryption()
+    """The private key as PKCS#8 in PEM, encrypted if there is a password. Raises `ValueError` for an empty one."""
+    encryption = NoEncryption() if password is None else BestAvailableEncryption(password)
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
 

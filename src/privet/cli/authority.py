@@ -9,18 +9,18 @@ import typer
 from privet.ca import AuthorityError, CertificateAuthority, KeyType
 from privet.cli import options
 from privet.cli.failures import Failure
-from privet.cli.printing import authority_document, print_authority, print_json
+from privet.cli.printing import authority_document, print_authority, print_json, warn_of_end
 from privet.cli.settings import read_settings
-from privet.cli.stores import init_authority, key_password, open_settings_store, read_password, reading
+from privet.cli.stores import init_authority, key_password, open_settings_store, read_file, read_password, reading
 
 
 def init(
     context: typer.Context,
     cn: options.CN = None,
     ca_validity: options.CAValidity = None,
-    key_type: Annotated[
-        KeyType, typer.Option(case_sensitive=False, metavar="KIND", help=f"The kind of its key: {', '.join(KeyType)}.")
-    ] = KeyType.P256,
+    key_type: options.KeyKind = KeyType.P256,
+    permit: options.Permit = None,
+    exclude: options.Exclude = None,
     name: options.Name = None,
     key_password_file: options.KeyPasswordFile = None,
     store: options.StoreURL = None,
@@ -35,10 +35,18 @@ def init(
     ```
     privet init --cn "Example Internal CA" --key-type P-384
     ```
+
+    An authority that everybody may trust without a worry, because programs accept nothing else from it (RFC 5280
+    name constraints):
+
+    ```
+    privet init --permit internal --permit 10.0.0.0/8
+    ```
     """
     settings = read_settings(context.params, os.environ).checked()
     with open_settings_store(settings.store) as store_:
         ca = init_authority(store_, settings, key_type)
+        warn_of_end(ca, settings)
         document = authority_document(ca.name, ca.chain_pem, settings.store)
         (print_json if json else print_authority)(document)
 
@@ -68,7 +76,7 @@ def import_ca(
     ```
     """
     settings = read_settings(context.params, os.environ).checked()
-    pems = _read(certificate), _read(key)
+    pems = read_file(certificate), read_file(key)
     password = read_password(password_file) if password_file else None
     with open_settings_store(settings.store) as store_:
         ca = CertificateAuthority(store_, settings.name, key_password=key_password(settings))
@@ -100,13 +108,6 @@ def root(
         print_json(document)
     else:
         print(document["root_pem"], end="")
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Failure(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _hint(text: str) -> str:

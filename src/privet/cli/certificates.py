@@ -14,9 +14,9 @@ from typing import Annotated
 import typer
 
 from privet.acme.identifiers import BadIdentifier, from_text
+from privet.acme.reasons import REVOCATION_REASONS
 from privet.bundle import CertBundle
 from privet.ca import (
-    REVOCATION_REASONS,
     AuthorityError,
     BadCSR,
     Certificate,
@@ -28,7 +28,7 @@ from privet.cli import options
 from privet.cli.failures import Failure
 from privet.cli.printing import certificate_document, print_fields, print_json, print_json_list, status_of, to_text
 from privet.cli.settings import Settings, read_settings
-from privet.cli.stores import reading, signing
+from privet.cli.stores import read_file, reading, signing
 
 Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
 
@@ -59,10 +59,7 @@ def issue(
     ] = None,
     client: Annotated[bool, typer.Option("--client", help="For use by clients alone.")] = False,
     wildcard: Annotated[bool, typer.Option("--wildcard", help="Allow names such as *.internal.")] = False,
-    key_type: Annotated[
-        KeyType,
-        typer.Option(case_sensitive=False, metavar="KIND", help=f"The kind of key to make: {', '.join(KeyType)}."),
-    ] = KeyType.P256,
+    key_type: options.KeyKind = KeyType.P256,
     validity: options.Validity = None,
     name: options.Name = None,
     key_password_file: options.KeyPasswordFile = None,
@@ -77,7 +74,7 @@ def issue(
     ```
     """
     settings = read_settings(context.params, os.environ).checked(*_mistakes(names or [], csr, wildcard))
-    request = _read(csr) if csr else None
+    request = read_file(csr) if csr else None
     with signing(settings) as ca:
         path_of = getattr(ca.store, "path_of", None)
         folder = None if path_of and not out and not csr else out or _folder(names or [(csr or Path()).stem])
@@ -318,10 +315,3 @@ def _reason(text: str) -> int | None:
     names = {name.lower(): number for number, name in REVOCATION_REASONS.items()}
     numbers = {str(number): number for number in REVOCATION_REASONS}
     return (names | numbers).get(text.lower())
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise Failure(f"{path} cannot be read: {error.strerror}") from None

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from privet.ca import CertificateAuthority
+from privet.cli.printing import names_text
 from privet.cli.settings import DEFAULT_STORE, Settings
 from privet.cli.stores import store_path
 from privet.validation import Resolver
@@ -29,6 +30,7 @@ def greeting(settings: Settings, ca: CertificateAuthority, external_url: str) ->
     facts = [
         ("directory", f"{external_url}/directory"),
         ("root SHA-256", ca.fingerprint),
+        *([("names", names)] if (names := names_text(ca.issuer.chain)) else []),
         ("data", path or "in memory: gone when this ends"),
         ("approval", _approval(settings)),
         *(_validation(settings) if settings.validate else ()),

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from privet.ca import KeyType
 from privet.cli.settings import DEFAULT_STORE
 
 Config = Annotated[
@@ -38,6 +39,32 @@ CAValidity = Annotated[
     str | None,
     typer.Option(
         "--ca-validity", metavar="DURATION", help="How long the root lives, when it is made.", show_default="3650d"
+    ),
+]
+KeyKind = Annotated[
+    KeyType,
+    typer.Option(
+        "--key-type",
+        case_sensitive=False,
+        metavar="KIND",
+        help=f"The kind of key to make: {', '.join(KeyType)}.",
+    ),
+]
+Permit = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--permit",
+        metavar="NAME|CIDR",
+        help="The root, when it is made, is for these names and networks alone: internal (and all below), .internal "
+        "(only what is below), 10.0.0.0/8. May be given several times.",
+    ),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="NAME|CIDR",
+        help="The root, when it is made, is not for these names and networks. May be given several times.",
     ),
 ]
 Validity = Annotated[

@@ -1,14 +1,18 @@
 """How certificates, authorities and authorizations are printed: for people in columns, for programs as JSON."""
 
 import json
+import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from privet.ca import REVOCATION_REASONS, Certificate
+from privet.acme.reasons import REVOCATION_REASONS
+from privet.ca import Certificate, CertificateAuthority
+from privet.ca.certificates import fingerprint
+from privet.ca.constraints import constraints_of, to_texts
+from privet.cli.settings import Settings
 from privet.cli.stores import store_path
 
 
@@ -61,6 +65,16 @@ def certificate_document(certificate: Certificate, now: datetime) -> dict[str, o
     }
 
 
+def warn_of_end(ca: CertificateAuthority, settings: Settings) -> None:
+    """Say so when the authority cannot cover a whole certificate any more."""
+    if ca.not_after - datetime.now(UTC) < settings.validity:
+        print(
+            f"privet: the authority {ca.name!r} ends at {to_text(ca.not_after)}, and its certificates with it, however "
+            "long they were to live: make another with --name before that, and let clients trust its root as well",
+            file=sys.stderr,
+        )
+
+
 def authority_document(name: str, chain_pem: bytes, store: str) -> dict[str, object]:
     chain = x509.load_pem_x509_certificates(chain_pem)
     path = store_path(store)
@@ -70,6 +84,7 @@ def authority_document(name: str, chain_pem: bytes, store: str) -> dict[str, obj
         "root": chain[-1].subject.rfc4514_string(),
         "fingerprint": fingerprint(chain[-1]),
         "not_after": to_text(min(certificate.not_valid_after_utc for certificate in chain)),
+        "names": names_text(chain),
         "data": path and str(path),
         "root_pem": chain[-1].public_bytes(Encoding.PEM).decode(),
     }
@@ -82,10 +97,17 @@ def print_authority(document: dict[str, object]) -> None:
             ("subject", document["subject"]),
             ("root SHA-256", document["fingerprint"]),
             ("valid until", document["not_after"]),
+            ("names", document["names"]),
             ("data", document["data"]),
         ]
     )
 
 
-def fingerprint(certificate: x509.Certificate) -> str:
-    return certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+def names_text(chain: Iterable[x509.Certificate]) -> str | None:
+    """Which names an authority may certify; None if all."""
+    parts: list[str] = []
+    for each in constraints_of(chain):
+        permitted, excluded = to_texts(each.permitted_subtrees), to_texts(each.excluded_subtrees)
+        parts += [f"only {', '.join(permitted)}"] if permitted else []
+        parts += [f"not {', '.join(excluded)}"] if excluded else []
+    return "; ".join(parts) or None

@@ -14,6 +14,7 @@ from privet.acme.identifiers import BadIdentifier, from_text
 from privet.cli import options
 from privet.cli.failures import Failure
 from privet.cli.listening import is_public, is_unspecified, resolve
+from privet.cli.proxy import UNIX
 from privet.cli.serving import run, tls_names
 from privet.cli.settings import Read, Settings, option_name, read_settings
 from privet.validation import Resolver
@@ -60,8 +61,8 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Believe this proxy about who asks (X-Forwarded-For); on a Unix socket, '*'. May be given several "
-            "times.",
+            help="Believe this proxy about who asks (X-Forwarded-For): an address, a network, or unix for whoever "
+            "comes by --uds. May be given several times.",
             rich_help_panel=_LISTENING,
         ),
     ] = None,
@@ -183,6 +184,8 @@ def serve(
     validity: options.Validity = None,
     cn: options.CN = None,
     ca_validity: options.CAValidity = None,
+    permit: options.Permit = None,
+    exclude: options.Exclude = None,
     name: options.Name = None,
     key_password_file: options.KeyPasswordFile = None,
     store: options.StoreURL = None,
@@ -239,6 +242,10 @@ def _contradictions(read: Read) -> Iterator[str]:
     yield from _about_validation(settings, unread)
     if settings.store == "memory:" and settings.workers > 1 and not unread & {"store"}:
         yield "--store memory: is for one process, and --workers makes more: choose sqlite:///PATH"
+    if UNIX in settings.trusted_proxy and not settings.uds and not unread & {"uds"}:
+        yield f"--trusted-proxy {UNIX} is about --uds: name the address of the proxy"
+    if settings.uds and settings.trusted_proxy and UNIX not in settings.trusted_proxy:
+        yield f"on a Unix socket nobody has an address: say --trusted-proxy {UNIX} to believe whoever may open it"
     if settings.uds:
         if settings.tls:
             yield "--tls has no use on a Unix socket: the web server in front of it does TLS"

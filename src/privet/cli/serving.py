@@ -21,12 +21,11 @@ from uvicorn.supervisors import Multiprocess
 from privet.cli.failures import Failure
 from privet.cli.greeting import greeting
 from privet.cli.listening import is_loopback, is_unspecified, listen, listen_at, resolve
+from privet.cli.printing import warn_of_end
 from privet.cli.protocol import Connection
 from privet.cli.settings import Settings
-from privet.cli.site import Site
+from privet.cli.site import GRACE, Site
 
-# Seconds that requests in flight have to finish; container runtimes kill after ten.
-_GRACE = 8
 # Longer than clients wait between two looks at an order, so that their next request finds the connection open.
 _KEEP_ALIVE = 65
 
@@ -52,6 +51,7 @@ def run(settings: Settings) -> None:
         site = Site(settings, external_url, tls_names(settings) if settings.tls else (), listeners)
         stack.callback(site.close)
         ca = site.open()
+        warn_of_end(ca, settings)
         print(greeting(settings, ca, external_url), flush=True)
         config = uvicorn.Config(
             site.make_app,
@@ -62,13 +62,12 @@ def run(settings: Settings) -> None:
             ws="none",
             workers=settings.workers,
             ssl_context_factory=site.make_context if settings.tls else None,
-            proxy_headers=bool(settings.trusted_proxy),
-            forwarded_allow_ips=list(settings.trusted_proxy),
+            proxy_headers=False,  # the site knows better whom to believe
             server_header=False,
             access_log=False,
             log_config=_logging(settings.log_level),
             timeout_keep_alive=_KEEP_ALIVE,
-            timeout_graceful_shutdown=_GRACE,
+            timeout_graceful_shutdown=GRACE,
         )
         if settings.workers == 1:
             _run_alone(config, sockets)

@@ -14,8 +14,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from privet.acme.identifiers import BadIdentifier, from_text
+from privet.acme.identifiers import from_text
+from privet.ca.constraints import read_subtree
+from privet.ca.issuer import SHORTEST_ROOT
 from privet.cli.failures import Mistakes
+from privet.cli.proxy import read_proxy
 from privet.validation.networks import Networks
 from privet.validation.resolver import read_nameserver
 
@@ -100,6 +103,13 @@ def read_duration(value: object) -> timedelta:
     return total
 
 
+def read_ca_validity(value: object) -> timedelta:
+    validity = read_duration(value)
+    if validity < SHORTEST_ROOT:
+        raise ValueError(f"has to be a minute at least, not {value!r}")
+    return validity
+
+
 def read_url(value: object) -> str:
     """An address as clients know it: no query, no fragment, no trailing slash."""
     text = read_text(value)
@@ -132,17 +142,15 @@ def read_mount(value: object) -> str:
 
 
 def read_names(value: object) -> tuple[str, ...]:
-    names = _list(value)
-    for name in names:
-        try:
-            from_text(name)
-        except BadIdentifier as error:
-            raise ValueError(f"has a name that is none: {error}") from None
-    return names
+    return _list(value, "name", from_text)
 
 
-def read_list(value: object) -> tuple[str, ...]:
-    return _list(value)
+def read_subtrees(value: object) -> tuple[str, ...]:
+    return _list(value, "name or network", read_subtree)
+
+
+def read_proxies(value: object) -> tuple[str, ...]:
+    return _list(value, "proxy", read_proxy)
 
 
 def read_validate(value: object) -> tuple[str, ...]:
@@ -156,23 +164,11 @@ def read_validate(value: object) -> tuple[str, ...]:
 
 
 def read_resolvers(value: object) -> tuple[str, ...]:
-    resolvers = _list(value)
-    for resolver in resolvers:
-        try:
-            read_nameserver(resolver)
-        except ValueError as error:
-            raise ValueError(f"has a nameserver that is none: {error}") from None
-    return resolvers
+    return _list(value, "nameserver", read_nameserver)
 
 
 def read_networks(value: object) -> tuple[str, ...]:
-    networks = _list(value)
-    for network in networks:
-        try:
-            Networks(allow=[network])
-        except ValueError as error:
-            raise ValueError(f"has a network that is none: {error}") from None
-    return networks
+    return _list(value, "network", lambda network: Networks(allow=[network]))
 
 
 def read_level(value: object) -> str:
@@ -181,12 +177,18 @@ def read_level(value: object) -> str:
     return str(value)
 
 
-def _list(value: object) -> tuple[str, ...]:
-    """A list in TOML, an option given several times, or commas between in the environment."""
+def _list(value: object, what: str = "", read: Callable[[str], object] = str) -> tuple[str, ...]:
+    """A list in TOML, an option given several times, or commas between in the environment; of what can be read."""
     parts = value.split(",") if isinstance(value, str) else value
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) and part.strip() for part in parts):
         raise ValueError(f"has to be a list of texts, not {value!r}")
-    return tuple(part.strip() for part in parts)
+    texts = tuple(part.strip() for part in parts)
+    for text in texts:
+        try:
+            read(text)
+        except ValueError as error:
+            raise ValueError(f"has a {what} that is none: {error}") from None
+    return texts
 
 
 def _number(value: object, least: int, most: int) -> int:
@@ -205,6 +207,8 @@ class Settings:
     name: str = "root"
     cn: str = "privet Internal CA"
     ca_validity: timedelta = timedelta(days=3650)
+    permit: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     key_password_file: Path | None = None
     validity: timedelta = timedelta(hours=24)
 
@@ -239,7 +243,9 @@ READERS: Mapping[str, Reader] = {
     "store": read_store,
     "name": read_text,
     "cn": read_cn,
-    "ca_validity": read_duration,
+    "ca_validity": read_ca_validity,
+    "permit": read_subtrees,
+    "exclude": read_subtrees,
     "key_password_file": read_path,
     "validity": read_duration,
     "host": read_text,
@@ -248,7 +254,7 @@ READERS: Mapping[str, Reader] = {
     "uds_mode": read_mode,
     "external_url": read_url,
     "mount": read_mount,
-    "trusted_proxy": read_list,
+    "trusted_proxy": read_proxies,
     "workers": read_workers,
     "log_level": read_level,
     "tls": read_flag,

@@ -7,19 +7,26 @@ Speaks for ASGI's root_path. The law of this module: the way to the responder is
 import asyncio
 import contextlib
 import logging
+import multiprocessing.connection
+import os
+import signal
 import ssl
 import sys
+import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from uvicorn.config import STARTUP_FAILURE, Config
 
 from privet.acme.encoding import to_json
+from privet.acme.identifiers import from_text
 from privet.acme.problems import Problem, ProblemType
 from privet.ca import DEFAULT, AuthorityError, CertificateAuthority
 from privet.cli.failures import Failure
+from privet.cli.proxy import TrustedProxies
 from privet.cli.settings import Settings
-from privet.cli.stores import OpenStore, init_authority, open_settings_store
+from privet.cli.stores import OpenStore, check_time, init_authority, open_settings_store
 from privet.cli.tls import OwnCertificate
 from privet.server.requests import Receive
 from privet.server.responder import ACMEResponder, Scope, Send
@@ -28,6 +35,9 @@ from privet.stores import StoreError
 from privet.validation import Networks, Resolver, make_validators
 
 log = logging.getLogger("privet")
+
+# Seconds that requests in flight have to finish; container runtimes kill after ten.
+GRACE = 8
 
 # The store works in a thread beside the event loop. When both want to run, the loop should not wait for 5 ms.
 _SWITCH_INTERVAL = 0.0005
@@ -59,11 +69,23 @@ class Site:
         if self._ca is None:
             self._store = open_settings_store(self.settings.store)
             ca = init_authority(self._store, self.settings)
+            check_time(ca)
             if self.settings.tls:
-                self._own = OwnCertificate(ca, self._tls_names, self.settings.tls_validity)
+                self._own = OwnCertificate(ca, self._certifiable(ca), self.settings.tls_validity)
                 self._own.refresh()
             self._ca = ca
         return self._ca
+
+    def _certifiable(self, ca: CertificateAuthority) -> tuple[str, ...]:
+        """The server's own names, less addresses that nobody asked for and the authority must not certify."""
+        asked = {self._tls_names[0], *self.settings.tls_name}
+        refused = {name: reason for name in self._tls_names if (reason := ca.issuer.refusal(from_text(name)))}
+        if reasons := [reason for name, reason in refused.items() if name in asked]:
+            raise Failure(
+                f"HTTPS needs a certificate that the authority must not make: {'; '.join(reasons)}; choose another "
+                "name with --external-url and --tls-name"
+            )
+        return tuple(name for name in self._tls_names if name not in refused)
 
     def close(self) -> None:
         self._ca = self._own = None
@@ -78,6 +100,8 @@ class Site:
         return self._own.context
 
     def make_app(self) -> "Application":
+        if supervisor := multiprocessing.parent_process():
+            threading.Thread(target=_end_with, args=(supervisor.sentinel,), daemon=True).start()
         sys.setswitchinterval(_SWITCH_INTERVAL)
         settings = self.settings
         responder = ACMEResponder(
@@ -90,7 +114,8 @@ class Site:
             terms_of_service=settings.terms_of_service,
             website=settings.website,
         )
-        return Application(responder, settings.mount, self.external_url, self._own, self.close)
+        proxies = TrustedProxies(settings.trusted_proxy)
+        return Application(responder, settings.mount, self.external_url, proxies, self._own, self.close)
 
     def _open_or_exit(self) -> CertificateAuthority:
         """In a worker: what cannot be opened now will not be opened by starting another worker."""
@@ -109,6 +134,7 @@ class Application:
         responder: ACMEResponder,
         mount: str,
         external_url: str,
+        proxies: TrustedProxies,
         own: OwnCertificate | None,
         close: Callable[[], None],
     ) -> None:
@@ -117,6 +143,7 @@ class Application:
         self._below = f"{mount}/"
         self._front = {"/", mount, f"{mount}/"}
         self._page = _page(external_url)
+        self._proxies = proxies
         self._own = own
         self._close = close
 
@@ -133,6 +160,7 @@ class Application:
                 problem = Problem(ProblemType.NOT_FOUND, f"there is nothing here; ACME is below {self._below}")
                 await _send(send, problem.type.status, b"application/problem+json", to_json(problem.to_json()), True)
                 return
+            scope["client"] = self._proxies.client(scope)
         scope["root_path"] = self._mount
         await self._responder(scope, receive, send)
 
@@ -147,6 +175,15 @@ class Application:
                 await keeping
         self._close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def _end_with(supervisor: int) -> None:
+    """In a worker: end when the supervisor is gone. Whoever started that believes that nobody serves any more."""
+    multiprocessing.connection.wait([supervisor])
+    log.error("the supervisor of the workers is gone; this one ends as well")
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(GRACE + 2)
+    os._exit(1)
 
 
 def make_settings_validators(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from privet.ca import AuthorityError, CertificateAuthority, KeyType
+from privet.ca import AuthorityError, CertificateAuthority, KeyType, NameConstraints
 from privet.cli.failures import Failure
 from privet.cli.settings import Settings
 from privet.stores import FileStore, MemoryStore, SQLiteStore, Store, StoreError, open_store
@@ -57,11 +57,16 @@ def key_password(settings: Settings) -> bytes | None:
     return read_password(settings.key_password_file) if settings.key_password_file else None
 
 
-def read_password(path: Path) -> bytes:
+def read_file(path: Path, what: str = "") -> bytes:
+    """Raises `Failure`."""
     try:
-        password = path.read_bytes().rstrip(b"\r\n")
+        return path.read_bytes()
     except OSError as error:
-        raise Failure(f"the password file {path} cannot be read: {error.strerror}") from None
+        raise Failure(f"{what}{path} cannot be read: {error.strerror}") from None
+
+
+def read_password(path: Path) -> bytes:
+    password = read_file(path, "the password file ").rstrip(b"\r\n")
     if not password:
         raise Failure(f"the password file {path} is empty: write the password into its first line")
     return password
@@ -71,7 +76,14 @@ def init_authority(store: Store, settings: Settings, key_type: KeyType = KeyType
     """The authority, made if it is not there. Raises `Failure`."""
     ca = CertificateAuthority(store, settings.name, key_password=key_password(settings))
     try:
-        ca.init(settings.cn, settings.ca_validity / timedelta(days=1), key_type=key_type)
+        ca.init(
+            settings.cn,
+            settings.ca_validity / timedelta(days=1),
+            key_type=key_type,
+            name_constraints=NameConstraints(settings.permit, settings.exclude)
+            if settings.permit or settings.exclude
+            else None,
+        )
     except AuthorityError as error:
         raise Failure(_hint(error)) from None
     return ca
@@ -88,11 +100,24 @@ def load_authority(store: Store, settings: Settings) -> CertificateAuthority:
     raise _missing(settings)
 
 
+def check_time(ca: CertificateAuthority) -> None:
+    """Raises `Failure` unless the authority can sign now."""
+    try:
+        ca.check_time()
+    except AuthorityError as error:
+        raise Failure(
+            f"{error}: look at this machine's clock, or make another authority with --name and let clients trust its "
+            "root"
+        ) from None
+
+
 @contextlib.contextmanager
 def signing(settings: Settings) -> Iterator[CertificateAuthority]:
     """The authority with its key, in a store; both have to be there. Raises `Failure`."""
     with open_settings_store(settings.store, existing=True) as store:
-        yield load_authority(store, settings)
+        ca = load_authority(store, settings)
+        check_time(ca)
+        yield ca
 
 
 @contextlib.contextmanager
@@ -116,6 +141,8 @@ def _hint(error: AuthorityError) -> str:
         return f"{text}; give it with --key-password-file"
     if "has another password" in text:
         return f"{text}; --key-password-file says which file has it"
+    if "other name constraints" in text:
+        return f"{text} than --permit and --exclude say: leave them out, or make another authority with --name"
     if "a password was given" in text:
         return f"{text}; leave --key-password-file out"
     return text

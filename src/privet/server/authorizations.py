@@ -13,6 +13,7 @@ from privet.acme.identifiers import Identifier
 from privet.acme.payloads import read_new_authorization, read_status
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
+from privet.ca.constraints import NamesRefused
 from privet.server.policy import Applicant, Decision
 from privet.server.records import Account, Authorization, Challenge, Kind
 from privet.server.server import Reply, Server, VerifiedRequest, ask
@@ -217,6 +218,10 @@ def make_authorization(
     ahead: bool = False,
 ) -> Authorization:
     """A new authorization: valid from birth where nothing has to be proved, which §7.1.6 allows."""
+    try:
+        server.ca.check_names([identifier])
+    except NamesRefused as error:
+        raise Problem(ProblemType.REJECTED_IDENTIFIER, str(error)) from None
     types = challenge_types(identifier)
     if server.validators is not None:
         types = tuple(type for type in types if type in server.validators)

@@ -27,7 +27,9 @@ async def certificate(server: Server, request: VerifiedRequest) -> Reply:
     if _accepts(request.accept, PEM_CHAIN):
         return Reply(server.ca.fullchain_pem(found), content_type=PEM_CHAIN)
     if _accepts(request.accept, DER):
-        return Reply(found.der, content_type=DER)
+        # §7.4.2: what has room for one certificate SHOULD come with a link to its issuer; the root has a URL.
+        up = [(request.urls.to("ca.pem"), "up")] if server.ca.chain_pem == server.ca.root_cert_pem else []
+        return Reply(found.der, content_type=DER, links=tuple(up))
     raise Problem(ProblemType.NOT_ACCEPTABLE, f"certificates are sent as {PEM_CHAIN} or {DER}")
 
 
@@ -90,12 +92,13 @@ def _accepts(accept: str, media_type: str) -> bool:
     """Whether an Accept header lets this type through (RFC 9110 §12.5.1); without one, everything goes."""
     if not accept.strip():
         return True
-    family = media_type.split("/")[0] + "/*"
+    allowed = {}
     for entry in accept.lower().split(","):
         name, *parameters = [part.strip() for part in entry.split(";")]
-        if name in (media_type, family, "*/*") and not any(_is_zero(parameter) for parameter in parameters):
-            return True
-    return False
+        allowed[name] = not any(map(_is_zero, parameters))
+    # "The most specific reference has precedence."
+    family = media_type.split("/")[0] + "/*"
+    return next((allowed[name] for name in (media_type, family, "*/*") if name in allowed), False)
 
 
 def _is_zero(parameter: str) -> bool:

@@ -41,22 +41,33 @@ class Place(NamedTuple):
     known_as: str | None = None
 
 
+def tls_with_strangers(protocol: str) -> ssl.SSLContext:
+    """For a TLS connection to somebody who may have no good certificate yet."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    # RFC 8737 §4: "ACME servers that implement "acme-tls/1" MUST only negotiate TLS 1.2 or higher".
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols([protocol])
+    return context
+
+
 class Connector:
     """Opens connections. At most `max_addresses` of a name's addresses are tried, IPv6 and IPv4 in turns, each for
     `connect_timeout` seconds."""
 
     def __init__(
         self,
-        resolver: Resolver,
-        networks: Networks,
-        gate: Gate,
+        resolver: Resolver | None = None,
+        networks: Networks | None = None,
+        gate: Gate | None = None,
         *,
         connect_timeout: float = 3.0,
         max_addresses: int = 4,
     ) -> None:
-        self.resolver = resolver
-        self.networks = networks
-        self.gate = gate
+        self.resolver = resolver or Resolver()
+        self.networks = networks or Networks()
+        self.gate = gate or Gate()
         self.connect_timeout = connect_timeout
         self.max_addresses = max_addresses
 

@@ -11,7 +11,7 @@ import h11
 from privet.acme.identifiers import Identifier
 from privet.acme.problems import Problem, ProblemType
 from privet.validation.attempts import Attempt, Clock, Trail, utc_now
-from privet.validation.connections import Connector, Place
+from privet.validation.connections import Connector, Place, tls_with_strangers
 from privet.validation.gates import Gate
 from privet.validation.networks import Networks
 from privet.validation.redirects import Target, first_target, follow
@@ -55,18 +55,12 @@ class HTTP01Validator(Validator):
         now: Clock = utc_now,
     ) -> None:
         super().__init__(timeout=timeout, now=now)
-        self.connector = Connector(
-            resolver or Resolver(), networks or Networks(), gate or Gate(), connect_timeout=connect_timeout
-        )
+        self.connector = Connector(resolver, networks, gate, connect_timeout=connect_timeout)
         self.port = port
         self.redirects = redirects
         self.redirect_ports = frozenset({port, *redirect_ports})
         self.max_response = max_response
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._tls.check_hostname = False
-        self._tls.verify_mode = ssl.CERT_NONE
-        self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._tls.set_alpn_protocols(["http/1.1"])
+        self._tls = tls_with_strangers("http/1.1")
 
     async def look(self, attempt: Attempt, identifier: Identifier, trail: Trail) -> datetime | None:
         target = first_target(identifier.value, self.port, attempt.token)

@@ -7,7 +7,6 @@ this one digest passes.
 import hashlib
 import hmac
 import ipaddress
-import ssl
 from datetime import datetime
 from typing import ClassVar
 
@@ -16,7 +15,7 @@ from cryptography import x509
 from privet.acme.identifiers import Identifier, IdentifierType
 from privet.acme.problems import Problem, ProblemType
 from privet.validation.attempts import Attempt, Clock, Trail, utc_now
-from privet.validation.connections import Connector, Place
+from privet.validation.connections import Connector, Place, tls_with_strangers
 from privet.validation.gates import Gate
 from privet.validation.networks import Networks
 from privet.validation.resolver import Resolver
@@ -46,16 +45,9 @@ class TLSALPN01Validator(Validator):
         now: Clock = utc_now,
     ) -> None:
         super().__init__(timeout=timeout, now=now)
-        self.connector = Connector(
-            resolver or Resolver(), networks or Networks(), gate or Gate(), connect_timeout=connect_timeout
-        )
+        self.connector = Connector(resolver, networks, gate, connect_timeout=connect_timeout)
         self.port = port
-        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._tls.check_hostname = False
-        self._tls.verify_mode = ssl.CERT_NONE
-        # §4: "ACME servers that implement "acme-tls/1" MUST only negotiate TLS 1.2 or higher".
-        self._tls.minimum_version = ssl.TLSVersion.TLSv1_2
-        self._tls.set_alpn_protocols([ALPN])
+        self._tls = tls_with_strangers(ALPN)
 
     async def look(self, attempt: Attempt, identifier: Identifier, trail: Trail) -> datetime | None:
         name = identifier.value
