@@ -2,6 +2,7 @@
 
 import contextlib
 import pickle
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -92,6 +93,12 @@ def test_who_proves_control_gets_a_certificate(person: Person, client: Client, w
 
     with validates(person, client.port, "--workers", workers) as serving:
         with_account(serving, story)
+    shown = person.does("show", ADDRESS, "--json").json
+    (proof,) = shown["proofs"]
+    assert (proof["method"], proof["identifier"]) == ("http-01", {"type": "ip", "value": ADDRESS})
+    assert proof["steps"][-1]["target"] == f"{ADDRESS}:{client.port}"
+    told = rf"proved       {ADDRESS} by http-01 at \S+, connected to {ADDRESS}:{client.port}\n"
+    assert re.search(told, person.does("show", ADDRESS).out)
 
 
 def test_a_wrong_answer_makes_the_order_invalid_and_says_why(person: Person, client: Client) -> None:

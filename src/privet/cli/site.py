@@ -14,6 +14,7 @@ from dataclasses import replace
 
 from uvicorn.config import STARTUP_FAILURE, Config
 
+from privet.acme.attempts import ChallengeValidator
 from privet.acme.encoding import to_json
 from privet.acme.problems import Problem, ProblemType
 from privet.ca import DEFAULT, AuthorityError, CertificateAuthority
@@ -23,7 +24,6 @@ from privet.cli.stores import OpenStore, init_authority, open_settings_store
 from privet.cli.tls import OwnCertificate
 from privet.server.requests import Receive
 from privet.server.responder import ACMEResponder, Scope, Send
-from privet.server.validators import ChallengeValidator
 from privet.stores import StoreError
 from privet.validation import Networks, Resolver, make_validators
 

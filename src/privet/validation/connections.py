@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator, Iterable
 from typing import NamedTuple
 
 from privet.acme.problems import Problem, ProblemType
-from privet.validation.attempts import Trail
 from privet.validation.gates import Gate
 from privet.validation.networks import AddressRefused, IPAddress, Networks
 from privet.validation.resolver import LookupFailed, Resolver, shown, why
+from privet.validation.trail import Trail
 
 
 class Connection(NamedTuple):
