@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import httpx
 import pytest
 from tests.cli.command import Person, Serving
 from tests.cli.test_serve import with_account
+from tests.interop.programs import free_port
 from tests.wire import Wire, thumbprint_of
 
 from privet.cli.settings import VALIDATED, Settings
@@ -20,6 +22,7 @@ from privet.server.limits import Limits
 from privet.validation import AddressRefused, HTTP01Validator, Retrying, Validator
 
 ADDRESS = "127.0.0.1"
+URL = "https://ca.internal:8555"
 PATH = "/.well-known/acme-challenge/"
 
 
@@ -121,7 +124,7 @@ def test_a_wrong_answer_makes_the_order_invalid_and_says_why(person: Person, cli
 def test_validators_do_not_come_to_the_server_itself() -> None:
     settings = Settings(validate=("http-01",), resolver=("10.0.0.53",), validate_allow=("127.0.0.0/8",))
     site = Site(settings, "http://127.0.0.1:8555", (), (("127.0.0.1", 8555),))
-    validators = make_settings_validators(settings, pickle.loads(pickle.dumps(site)).listeners)
+    validators = make_settings_validators(settings, URL, pickle.loads(pickle.dumps(site)).listeners)
     assert validators is not None
     wrapped = validators["http-01"]
     assert isinstance(wrapped, Retrying)
@@ -133,7 +136,7 @@ def test_validators_do_not_come_to_the_server_itself() -> None:
 
 
 def test_validators_have_time_enough() -> None:
-    validators = make_settings_validators(Settings(validate=VALIDATED, resolver=("10.0.0.53",)), ())
+    validators = make_settings_validators(Settings(validate=VALIDATED, resolver=("10.0.0.53",)), URL, ())
     assert validators is not None
     for wrapped in validators.values():
         assert isinstance(wrapped, Retrying)
@@ -142,7 +145,8 @@ def test_validators_have_time_enough() -> None:
 
 
 def test_it_says_what_is_proved_and_how(person: Person) -> None:
-    every = ("--validate", "http-01,dns-01,tls-alpn-01", "--resolver", "10.0.0.53", "--resolver", "[fd00::53]:5353")
+    """Who says nothing else has it proved."""
+    every = ("--resolver", "10.0.0.53", "--resolver", "[fd00::53]:5353")
     with person.serves(*every, "--validate-deny", "10.9.0.0/24") as serving:
         said = serving.program.wait_for(r"(?s).*# Caddy.*\n}\n").group()
     assert (
@@ -165,6 +169,22 @@ def test_it_says_what_is_proved_and_how(person: Person) -> None:
         ),
         (("tls-alpn-01",), ["# certbot knows no tls-alpn-01.", " --tls --domains"]),
         (("dns-01",), ["--preferred-challenges dns", " --dns manual ", "# Caddy needs a plugin"]),
+        (
+            ("dns-account-01,dns-persist-01", "--caa-identity", "ca.internal", "--caa-identity", "PKI.internal"),
+            [
+                "# certbot knows no dns-account-01 and no dns-persist-01.",
+                "# lego knows no dns-account-01 and no dns-persist-01.",
+                "# Caddy needs a plugin",
+                "known as     ca.internal, pki.internal; in the records of dns-persist-01\n",
+            ],
+        ),
+        (
+            ("http-01", "--caa", "--external-url", "https://ca.internal/acme", "--reuse-authorizations", "8h"),
+            [
+                "known as     ca.internal; CAA records are looked up\n",
+                "reuse        what was proved need not be proved again for 8:00:00\n",
+            ],
+        ),
     ],
 )
 def test_what_is_to_be_copied_proves_what_is_asked_for(
@@ -176,17 +196,17 @@ def test_what_is_to_be_copied_proves_what_is_asked_for(
             assert line in said
 
 
-ABOUT = "is about --validate: say what is to be proved, such as --validate http-01"
+ABOUT = "is about proofs, and --auto-approve asks for none: leave one of them out"
+BY_NAME = "records in DNS have to call this authority by a name: say which, such as --caa-identity ca.internal"
+TYPES = "--validate has to be one or more of http-01,dns-01,tls-alpn-01,dns-account-01,dns-persist-01, with commas "
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ("--validate http-1", "--validate has to be one or more of http-01,dns-01,tls-alpn-01, with commas between, "),
-        (
-            "--validate http-01,",
-            "--validate has to be one or more of http-01,dns-01,tls-alpn-01, with commas between, ",
-        ),
+        ("--validate http-1", TYPES),
+        ("--validate http-01,", TYPES),
+        ("--validate none", TYPES),
         (
             "--validate http-01 --auto-approve",
             "--validate wants a proof from those whom --auto-approve asks for none: leave one of them out",
@@ -205,10 +225,39 @@ ABOUT = "is about --validate: say what is to be proved, such as --validate http-
             "--validate dns-01 --http-01-port 81",
             "--http-01-port is about http-01, which --validate does not name: leave it out",
         ),
-        ("--resolver 10.0.0.53", f"--resolver {ABOUT}"),
-        ("--validate-allow 10.0.0.0/8", f"--validate-allow {ABOUT}"),
-        ("--validate-deny 10.0.0.0/8", f"--validate-deny {ABOUT}"),
-        ("--http-01-port 81", f"--http-01-port {ABOUT}"),
+        ("--auto-approve --resolver 10.0.0.53", f"--resolver {ABOUT}"),
+        ("--auto-approve --validate-allow 10.0.0.0/8", f"--validate-allow {ABOUT}"),
+        ("--auto-approve --validate-deny 10.0.0.0/8", f"--validate-deny {ABOUT}"),
+        ("--auto-approve --validate-within 5s", f"--validate-within {ABOUT}"),
+        ("--auto-approve --http-01-port 81", f"--http-01-port {ABOUT}"),
+        ("--auto-approve --caa --external-url https://ca.internal", f"--caa {ABOUT}"),
+        ("--auto-approve --reuse-authorizations 8h", f"--reuse-authorizations {ABOUT}"),
+        (
+            "--ask-person --http-01-port 81",
+            "--http-01-port is about proofs, and --ask-person asks for none: leave one of them out",
+        ),
+        (
+            "--ask-person --validate http-01",
+            "--validate wants a proof from those whom --ask-person asks for none: leave one of them out",
+        ),
+        (
+            "--ask-person --auto-approve",
+            "--ask-person lets a person decide what --auto-approve gives to everybody: leave one of them out",
+        ),
+        ("--caa", f"--caa: {BY_NAME}"),
+        ("--caa --external-url http://10.0.0.5:8555", f"--caa: {BY_NAME}"),
+        ("--caa --external-url http://localhost:8555", f"--caa: {BY_NAME}"),
+        ("--validate dns-persist-01 --caa", f"--caa and dns-persist-01: {BY_NAME}"),
+        ("--caa --caa-identity 10.0.0.1", "--caa-identity has to be one to ten domain names: '10.0.0.1' ends in"),
+        ("--caa --caa-identity *.internal", "--caa-identity has to be one to ten domain names: an issuer is a domain"),
+        (
+            "--caa-identity ca.internal",
+            "--caa-identity is about --caa and dns-persist-01: ask for one of them, or leave it out",
+        ),
+        (
+            "--auto-approve --caa-identity ca.internal",
+            "--caa-identity is about --caa and dns-persist-01: ask for one of them, or leave it out",
+        ),
     ],
 )
 def test_mistakes_are_a_sentence_each_and_nothing_is_made(person: Person, options: str, sentence: str) -> None:
@@ -225,3 +274,17 @@ def test_what_is_to_be_proved_may_be_in_the_environment_or_in_the_file(person: P
         said = serving.program.wait_for(r"connects to .*\n").string
         assert "every name: dns-01 (a TXT record) or http-01 (" in said
         assert "allowed: 127.0.0.0/8" in said
+
+
+def test_the_directory_tells_what_records_in_dns_need(person: Person) -> None:
+    """RFC 8555 §7.1.1, draft-ietf-acme-dns-persist-02 §3.2: and what it says stays with the address."""
+    options = ("--validate", "dns-persist-01,http-01", "--caa", "--external-url", "https://ca.internal/acme")
+    port = free_port()
+    with person.serves(*options, "--port", str(port)) as serving:
+        serving.program.wait_for(r"# Caddy")
+        meta = httpx.get(f"http://127.0.0.1:{port}/directory", trust_env=False, timeout=60).json()["meta"]
+    assert meta == {
+        "issuerDomainNames": ["ca.internal"],
+        "accountHashPrefix": "https://ca.internal/acme/account-hash/",
+        "caaIdentities": ["ca.internal"],
+    }

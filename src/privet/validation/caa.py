@@ -5,7 +5,7 @@ read or do not understand are a no.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -106,6 +106,11 @@ class CheckingCAA(Wrapper):
         if not self.method:
             raise ValueError("the method is needed: records may name those they allow")
         self.caa = caa
+
+    @property
+    def directory_meta(self) -> Mapping[str, object]:
+        """RFC 8555 §7.1.1: "hostnames that the ACME server recognizes as referring to itself"."""
+        return {**super().directory_meta, "caaIdentities": list(self.caa.issuers)}
 
     async def prove(self, attempt: Attempt) -> Proof:
         proof = await prove(self.validator, attempt, method=self.method, now=self.now)
