@@ -139,6 +139,8 @@ def test_lego_proves_control_to_a_server_that_was_told_nothing_else(
 
 def test_a_name_of_somebody_else_is_not_proved(scene: Scene, served: str, tmp_path: Path) -> None:
     scene.nameserver.add("www.internal", "A", scene.town.neighbour.address)
-    with scene.town.neighbour.serve(says(response(200, b"somebody else")), 80):
-        with pytest.raises(AssertionError, match=r"http-01 for www\.internal found something else"):
-            lego(scene, served, tmp_path, "--domains", "www.internal", "--http")
+    with (
+        scene.town.neighbour.serve(says(response(200, b"somebody else")), 80),
+        pytest.raises(AssertionError, match=r"http-01 for www\.internal found something else"),
+    ):
+        lego(scene, served, tmp_path, "--domains", "www.internal", "--http")
