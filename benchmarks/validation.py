@@ -35,7 +35,8 @@ from privet.acme.encoding import to_json
 from privet.acme.identifiers import Identifier, IdentifierType
 from privet.acme.status import Status
 from privet.server.records import Authorization, Kind
-from privet.server.responder import Receive, Scope, Send
+from privet.server.requests import Receive
+from privet.server.responder import Scope, Send
 from privet.validation import Networks, make_validators
 
 PATIENCE = timedelta(milliseconds=200)
@@ -92,7 +93,7 @@ async def _compare(options: argparse.Namespace, folder: Path) -> int:
                 await asyncio.sleep(0.2)
         proved = _proved(folder)
     _print(alone, beside, after, proved, options)
-    return 0 if before == options.validations and proved and not tally.errors else 1
+    return 0 if before == options.validations and proved == (before + 1) // 2 and not tally.errors else 1
 
 
 async def _measure(trusted: Sequence[Client], tally: Tally, work: list[Job], pid: int, validations: int) -> Row:

@@ -77,7 +77,9 @@ class Connector:
         for address in await self._allowed(place, trail):
             at = called if place.known_as or str(address) == called else f"{called} at {address}"
             # The place is taken for as long as the connection lives: it is the other end that we spare.
-            async with self.gate.enter(str(address)):
+            async with contextlib.AsyncExitStack() as stack:
+                with trail.paused():
+                    await stack.enter_async_context(self.gate.enter(str(address)))
                 try:
                     sock = await self._dial(address, place.port, what, trail)
                 except TimeoutError:

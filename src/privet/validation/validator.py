@@ -38,7 +38,7 @@ class Validator(ABC):
         trail = Trail()
         try:
             identifier = self._check(attempt)
-            async with asyncio.timeout(self.timeout):
+            async with asyncio.timeout(self.timeout) as trail.clock:
                 expires = await self.look(attempt, identifier, trail)
         except TimeoutError:
             detail = f"{self.method} for {attempt.name} took longer than {self.timeout:g} s"
