@@ -3,10 +3,12 @@
 import contextlib
 import pickle
 import re
+import shlex
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -16,7 +18,7 @@ from tests.cli.test_serve import with_account
 from tests.interop.programs import free_port
 from tests.wire import Wire, thumbprint_of
 
-from privet.cli.settings import VALIDATED, Settings
+from privet.cli.settings import READERS, VALIDATED, Settings, option_name
 from privet.cli.site import Site, make_settings_validators
 from privet.server.limits import Limits
 from privet.validation import AddressRefused, HTTP01Validator, Retrying, Validator
@@ -274,6 +276,29 @@ def test_what_is_to_be_proved_may_be_in_the_environment_or_in_the_file(person: P
         said = serving.program.wait_for(r"connects to .*\n").string
         assert "every name: dns-01 (a TXT record) or http-01 (" in said
         assert "allowed: 127.0.0.0/8" in said
+
+
+DOCS = (Path(__file__).parents[2] / "docs/validation.md").read_text()
+TOLD = [row.split(" | ")[1] for row in DOCS.split("| you want | say |\n")[1].split("\n\n")[0].splitlines()[1:]]
+TOLD = [options for cell in TOLD for options in re.findall("`(--[^`]+)`", cell)]
+
+
+@pytest.mark.parametrize("options", TOLD)
+def test_what_the_page_says_to_say_can_be_said(person: Person, options: str) -> None:
+    words = shlex.split(options.replace("NAME", "ca.internal"))
+    about = ["--caa"] if words[0] == "--caa-identity" else []
+    with person.serves(*words, *about, "--external-url", "http://ca.internal:8555") as serving:
+        assert serving.directory == "http://ca.internal:8555/directory"
+
+
+def test_the_page_names_every_option() -> None:
+    assert {options.split()[0] for options in TOLD} == {
+        f"--{option_name(name)}"
+        for name in READERS
+        if name.startswith(("validate", "caa"))
+        or name in ("auto_approve", "ask_person", "resolver", "http_01_port")
+        or name == "reuse_authorizations"
+    }
 
 
 def test_the_directory_tells_what_records_in_dns_need(person: Person) -> None:

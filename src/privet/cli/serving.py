@@ -52,7 +52,6 @@ def run(settings: Settings) -> None:
         site = Site(settings, external_url, tls_names(settings) if settings.tls else (), listeners)
         stack.callback(site.close)
         ca = site.open()
-        print(greeting(settings, ca, external_url), flush=True)
         config = uvicorn.Config(
             site.make_app,
             factory=True,
@@ -70,6 +69,8 @@ def run(settings: Settings) -> None:
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=_GRACE,
         )
+        # Last of all: whoever reads it may send a signal at once, and that must not cut short what came before.
+        print(greeting(settings, ca, external_url), flush=True)
         if settings.workers == 1:
             _run_alone(config, sockets)
         else:
