@@ -21,7 +21,7 @@ from privet.ca.keys import WeakKey
 from privet.server.accounts import keep_for_longer
 from privet.server.authorizations import applicant, check_pending, make_authorization, take_up_all, to_rfc3339
 from privet.server.policy import Decision
-from privet.server.records import PERSON, Account, Authorization, Kind, Order, authorized_name, settle
+from privet.server.records import PERSON, Account, Authorization, Kind, Order, proved_name, settle
 from privet.server.server import Reply, Server, VerifiedRequest, ask
 from privet.server.urls import URLs
 from privet.stores.base import Conflict, new_id
@@ -223,7 +223,7 @@ async def _find_proved(server: Server, account: Account, identifier: Identifier)
     now, offered = server.now(), {PERSON, *(server.validators or {})}
     newest, after = None, ""
     while records := await server.store.find(
-        Kind.AUTHORIZATION, authorized_name(account.id, identifier), after=after, limit=100
+        Kind.AUTHORIZATION, proved_name(account.id, identifier), after=after, limit=100
     ):
         for each in (server.read(Authorization, record) for record in records):
             if each.identifier == identifier and each.proved_by(now, server.limits.authorization_reuse) in offered:

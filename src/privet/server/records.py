@@ -207,6 +207,8 @@ class Authorization(NamedTuple):
         index = [authorized_name(self.account, self.identifier)]
         if self.status is Status.PENDING:
             index += [PENDING, f"pending:{self.account}"]
+        if self.status is Status.VALID and self.proof is not None:
+            index.append(proved_name(self.account, self.identifier))
         if self.ahead and self.status in (Status.PENDING, Status.VALID):
             index.append(f"ahead:{self.account}")
         return Record(
@@ -397,6 +399,11 @@ def key_name(authority: str, thumbprint: str) -> str:
 def authorized_name(account: str, identifier: Identifier) -> str:
     """The index name by which an account's authorizations for an identifier are found."""
     return f"{account}:{identifier.value}"
+
+
+def proved_name(account: str, identifier: Identifier) -> str:
+    """The index name by which those of them are found that were proved, and not merely trusted."""
+    return f"proved:{account}:{identifier.value}"
 
 
 def sharing_name(authorization: str) -> str:

@@ -87,7 +87,7 @@ class ACMEResponder:
         store: Store | None = None,
         *,
         auto_approve: bool = False,
-        challenge_validator: AnyValidator | Mapping[str, Any] | None = None,
+        challenge_validator: AnyValidator | Mapping[str, AnyValidator] | None = None,
         policy: Policy | None = None,
         external_url: str | None = None,
         ask_challenges: bool = False,

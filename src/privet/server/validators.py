@@ -7,7 +7,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from privet.acme.attempts import Attempt, ChallengeValidator, Clock, NotProved, Proof, Prover, prove, steps_to_json
 from privet.acme.challenges import STANDARD, ChallengeType
@@ -28,7 +28,7 @@ AnyValidator = ChallengeValidator | Prover
 Validators = Mapping[ChallengeType, AnyValidator]
 
 
-def choose_validators(validator: AnyValidator | Mapping[str, Any] | None) -> Validators | None:
+def choose_validators(validator: AnyValidator | Mapping[str, AnyValidator] | None) -> Validators | None:
     """Read what the constructor was given: one validator for all usual types, or one for each type to offer.
 
     Raises `ValueError` for a type of challenge that does not exist.
