@@ -1,17 +1,18 @@
 """privet: an internal certificate authority that speaks ACME."""
 
+from privet.acme.attempts import Attempt, ChallengeValidator, NotProved, Proof, Step
 from privet.acme.problems import Problem, ProblemType
 from privet.bundle import CertBundle
 from privet.ca import AuthorityError, CertificateAuthority, KeyType, NameConstraints, NamesRefused, Profile
 from privet.server.limits import Limits, Rate
 from privet.server.policy import Applicant, Decision, Policy
 from privet.server.responder import ACMEResponder
-from privet.server.validators import ChallengeValidator
 from privet.stores import Conflict, FileStore, MemoryStore, Record, SQLiteStore, Store, StoreError, open_store
 
 __all__ = [
     "ACMEResponder",
     "Applicant",
+    "Attempt",
     "AuthorityError",
     "CertBundle",
     "CertificateAuthority",
@@ -24,13 +25,16 @@ __all__ = [
     "MemoryStore",
     "NameConstraints",
     "NamesRefused",
+    "NotProved",
     "Policy",
     "Problem",
     "ProblemType",
     "Profile",
+    "Proof",
     "Rate",
     "Record",
     "SQLiteStore",
+    "Step",
     "Store",
     "StoreError",
     "open_store",

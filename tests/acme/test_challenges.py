@@ -6,18 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from privet.acme.challenges import TOKEN, ChallengeType, challenge_types, key_authorization
+from privet.acme.challenges import STANDARD, TOKEN, ChallengeType, challenge_types, key_authorization
 from privet.acme.encoding import to_base64url
 from privet.acme.identifiers import from_text
 
-HTTP_01, DNS_01, TLS_ALPN_01 = ChallengeType.HTTP_01, ChallengeType.DNS_01, ChallengeType.TLS_ALPN_01
+HTTP_01, DNS_01, TLS_ALPN_01 = STANDARD
+DNS_ACCOUNT_01, DNS_PERSIST_01 = ChallengeType.DNS_ACCOUNT_01, ChallengeType.DNS_PERSIST_01
 
 
 @pytest.mark.parametrize(
     ("name", "types"),
     [
-        ("a.internal", {HTTP_01, DNS_01, TLS_ALPN_01}),
-        ("*.a.internal", {DNS_01}),  # RFC 8555 §8.3, RFC 8737 §3
+        ("a.internal", set(ChallengeType)),
+        ("*.a.internal", {DNS_01, DNS_ACCOUNT_01, DNS_PERSIST_01}),  # RFC 8555 §8.3, RFC 8737 §3
         ("10.0.0.1", {HTTP_01, TLS_ALPN_01}),  # RFC 8738 §7: "dns-01 ... MUST NOT be used"
         ("fd00::1", {HTTP_01, TLS_ALPN_01}),
     ],

@@ -78,7 +78,7 @@ def test_over_https_clients_need_the_root(person: Person) -> None:
 
 
 def test_without_auto_approval_it_says_who_decides_and_how(person: Person) -> None:
-    with person.serves() as serving:
+    with person.serves("--ask-person") as serving:
         store = f"--store sqlite:///{person.folder}/privet.db"
         assert serving.program.wait_for(
             rf"approval +by a person: `.*privet pending {store}` shows who waits, "
@@ -369,7 +369,7 @@ def test_a_person_decides_while_it_runs(tmp_path: Path, store: str) -> None:
         ]
         assert person.tries("refuse", bad).status == 1
 
-    with person.serves() as serving:
+    with person.serves("--ask-person") as serving:
         with_account(serving, story)
 
 

@@ -2,23 +2,29 @@
 
 import contextlib
 import pickle
+import re
+import shlex
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from tests.cli.command import Person, Serving
 from tests.cli.test_serve import with_account
+from tests.interop.programs import free_port
 from tests.wire import Wire, thumbprint_of
 
-from privet.cli.settings import VALIDATED, Settings
+from privet.cli.settings import READERS, VALIDATED, Settings, option_name
 from privet.cli.site import Site, make_settings_validators
 from privet.server.limits import Limits
 from privet.validation import AddressRefused, HTTP01Validator, Retrying, Validator
 
 ADDRESS = "127.0.0.1"
+URL = "https://ca.internal:8555"
 PATH = "/.well-known/acme-challenge/"
 
 
@@ -92,6 +98,12 @@ def test_who_proves_control_gets_a_certificate(person: Person, client: Client, w
 
     with validates(person, client.port, "--workers", workers) as serving:
         with_account(serving, story)
+    shown = person.does("show", ADDRESS, "--json").json
+    (proof,) = shown["proofs"]
+    assert (proof["method"], proof["identifier"]) == ("http-01", {"type": "ip", "value": ADDRESS})
+    assert proof["steps"][-1]["target"] == f"{ADDRESS}:{client.port}"
+    told = rf"proved       {ADDRESS} by http-01 at \S+, connected to {ADDRESS}:{client.port}\n"
+    assert re.search(told, person.does("show", ADDRESS).out)
 
 
 def test_a_wrong_answer_makes_the_order_invalid_and_says_why(person: Person, client: Client) -> None:
@@ -114,7 +126,7 @@ def test_a_wrong_answer_makes_the_order_invalid_and_says_why(person: Person, cli
 def test_validators_do_not_come_to_the_server_itself() -> None:
     settings = Settings(validate=("http-01",), resolver=("10.0.0.53",), validate_allow=("127.0.0.0/8",))
     site = Site(settings, "http://127.0.0.1:8555", (), (("127.0.0.1", 8555),))
-    validators = make_settings_validators(settings, pickle.loads(pickle.dumps(site)).listeners)
+    validators = make_settings_validators(settings, URL, pickle.loads(pickle.dumps(site)).listeners)
     assert validators is not None
     wrapped = validators["http-01"]
     assert isinstance(wrapped, Retrying)
@@ -126,7 +138,7 @@ def test_validators_do_not_come_to_the_server_itself() -> None:
 
 
 def test_validators_have_time_enough() -> None:
-    validators = make_settings_validators(Settings(validate=VALIDATED, resolver=("10.0.0.53",)), ())
+    validators = make_settings_validators(Settings(validate=VALIDATED, resolver=("10.0.0.53",)), URL, ())
     assert validators is not None
     for wrapped in validators.values():
         assert isinstance(wrapped, Retrying)
@@ -135,7 +147,8 @@ def test_validators_have_time_enough() -> None:
 
 
 def test_it_says_what_is_proved_and_how(person: Person) -> None:
-    every = ("--validate", "http-01,dns-01,tls-alpn-01", "--resolver", "10.0.0.53", "--resolver", "[fd00::53]:5353")
+    """Who says nothing else has it proved."""
+    every = ("--resolver", "10.0.0.53", "--resolver", "[fd00::53]:5353")
     with person.serves(*every, "--validate-deny", "10.9.0.0/24") as serving:
         said = serving.program.wait_for(r"(?s).*# Caddy.*\n}\n").group()
     assert (
@@ -158,6 +171,22 @@ def test_it_says_what_is_proved_and_how(person: Person) -> None:
         ),
         (("tls-alpn-01",), ["# certbot knows no tls-alpn-01.", " --tls --domains"]),
         (("dns-01",), ["--preferred-challenges dns", " --dns manual ", "# Caddy needs a plugin"]),
+        (
+            ("dns-account-01,dns-persist-01", "--caa-identity", "ca.internal", "--caa-identity", "PKI.internal"),
+            [
+                "# certbot knows no dns-account-01 and no dns-persist-01.",
+                "# lego knows no dns-account-01 and no dns-persist-01.",
+                "# Caddy needs a plugin",
+                "known as     ca.internal, pki.internal; in the records of dns-persist-01\n",
+            ],
+        ),
+        (
+            ("http-01", "--caa", "--external-url", "https://ca.internal/acme", "--reuse-authorizations", "8h"),
+            [
+                "known as     ca.internal; CAA records are looked up\n",
+                "reuse        what was proved need not be proved again for 8:00:00\n",
+            ],
+        ),
     ],
 )
 def test_what_is_to_be_copied_proves_what_is_asked_for(
@@ -169,17 +198,17 @@ def test_what_is_to_be_copied_proves_what_is_asked_for(
             assert line in said
 
 
-ABOUT = "is about --validate: say what is to be proved, such as --validate http-01"
+ABOUT = "is about proofs, and --auto-approve asks for none: leave one of them out"
+BY_NAME = "records in DNS have to call this authority by a name: say which, such as --caa-identity ca.internal"
+TYPES = "--validate has to be one or more of http-01,dns-01,tls-alpn-01,dns-account-01,dns-persist-01, with commas "
 
 
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
-        ("--validate http-1", "--validate has to be one or more of http-01,dns-01,tls-alpn-01, with commas between, "),
-        (
-            "--validate http-01,",
-            "--validate has to be one or more of http-01,dns-01,tls-alpn-01, with commas between, ",
-        ),
+        ("--validate http-1", TYPES),
+        ("--validate http-01,", TYPES),
+        ("--validate none", TYPES),
         (
             "--validate http-01 --auto-approve",
             "--validate wants a proof from those whom --auto-approve asks for none: leave one of them out",
@@ -198,10 +227,39 @@ ABOUT = "is about --validate: say what is to be proved, such as --validate http-
             "--validate dns-01 --http-01-port 81",
             "--http-01-port is about http-01, which --validate does not name: leave it out",
         ),
-        ("--resolver 10.0.0.53", f"--resolver {ABOUT}"),
-        ("--validate-allow 10.0.0.0/8", f"--validate-allow {ABOUT}"),
-        ("--validate-deny 10.0.0.0/8", f"--validate-deny {ABOUT}"),
-        ("--http-01-port 81", f"--http-01-port {ABOUT}"),
+        ("--auto-approve --resolver 10.0.0.53", f"--resolver {ABOUT}"),
+        ("--auto-approve --validate-allow 10.0.0.0/8", f"--validate-allow {ABOUT}"),
+        ("--auto-approve --validate-deny 10.0.0.0/8", f"--validate-deny {ABOUT}"),
+        ("--auto-approve --validate-within 5s", f"--validate-within {ABOUT}"),
+        ("--auto-approve --http-01-port 81", f"--http-01-port {ABOUT}"),
+        ("--auto-approve --caa --external-url https://ca.internal", f"--caa {ABOUT}"),
+        ("--auto-approve --reuse-authorizations 8h", f"--reuse-authorizations {ABOUT}"),
+        (
+            "--ask-person --http-01-port 81",
+            "--http-01-port is about proofs, and --ask-person asks for none: leave one of them out",
+        ),
+        (
+            "--ask-person --validate http-01",
+            "--validate wants a proof from those whom --ask-person asks for none: leave one of them out",
+        ),
+        (
+            "--ask-person --auto-approve",
+            "--ask-person lets a person decide what --auto-approve gives to everybody: leave one of them out",
+        ),
+        ("--caa", f"--caa: {BY_NAME}"),
+        ("--caa --external-url http://10.0.0.5:8555", f"--caa: {BY_NAME}"),
+        ("--caa --external-url http://localhost:8555", f"--caa: {BY_NAME}"),
+        ("--validate dns-persist-01 --caa", f"--caa and dns-persist-01: {BY_NAME}"),
+        ("--caa --caa-identity 10.0.0.1", "--caa-identity has to be one to ten domain names: '10.0.0.1' ends in"),
+        ("--caa --caa-identity *.internal", "--caa-identity has to be one to ten domain names: an issuer is a domain"),
+        (
+            "--caa-identity ca.internal",
+            "--caa-identity is about --caa and dns-persist-01: ask for one of them, or leave it out",
+        ),
+        (
+            "--auto-approve --caa-identity ca.internal",
+            "--caa-identity is about --caa and dns-persist-01: ask for one of them, or leave it out",
+        ),
     ],
 )
 def test_mistakes_are_a_sentence_each_and_nothing_is_made(person: Person, options: str, sentence: str) -> None:
@@ -218,3 +276,40 @@ def test_what_is_to_be_proved_may_be_in_the_environment_or_in_the_file(person: P
         said = serving.program.wait_for(r"connects to .*\n").string
         assert "every name: dns-01 (a TXT record) or http-01 (" in said
         assert "allowed: 127.0.0.0/8" in said
+
+
+DOCS = (Path(__file__).parents[2] / "docs/validation.md").read_text()
+TOLD = [row.split(" | ")[1] for row in DOCS.split("| you want | say |\n")[1].split("\n\n")[0].splitlines()[1:]]
+TOLD = [options for cell in TOLD for options in re.findall("`(--[^`]+)`", cell)]
+
+
+@pytest.mark.parametrize("options", TOLD)
+def test_what_the_page_says_to_say_can_be_said(person: Person, options: str) -> None:
+    words = shlex.split(options.replace("NAME", "ca.internal"))
+    about = ["--caa"] if words[0] == "--caa-identity" else []
+    with person.serves(*words, *about, "--external-url", "http://ca.internal:8555") as serving:
+        assert serving.directory == "http://ca.internal:8555/directory"
+
+
+def test_the_page_names_every_option() -> None:
+    assert {options.split()[0] for options in TOLD} == {
+        f"--{option_name(name)}"
+        for name in READERS
+        if name.startswith(("validate", "caa"))
+        or name in ("auto_approve", "ask_person", "resolver", "http_01_port")
+        or name == "reuse_authorizations"
+    }
+
+
+def test_the_directory_tells_what_records_in_dns_need(person: Person) -> None:
+    """RFC 8555 §7.1.1, draft-ietf-acme-dns-persist-02 §3.2: and what it says stays with the address."""
+    options = ("--validate", "dns-persist-01,http-01", "--caa", "--external-url", "https://ca.internal/acme")
+    port = free_port()
+    with person.serves(*options, "--port", str(port)) as serving:
+        serving.program.wait_for(r"# Caddy")
+        meta = httpx.get(f"http://127.0.0.1:{port}/directory", trust_env=False, timeout=60).json()["meta"]
+    assert meta == {
+        "issuerDomainNames": ["ca.internal"],
+        "accountHashPrefix": "https://ca.internal/acme/account-hash/",
+        "caaIdentities": ["ca.internal"],
+    }

@@ -83,6 +83,7 @@ CHALLENGES = st.builds(
     validated=MAYBE,
     error=ERRORS,
 )
+VALIDATIONS = st.none() | st.dictionaries(st.text(), st.text(), max_size=3)
 AUTHORIZATIONS = st.builds(
     Authorization,
     id=st.text(min_size=1),
@@ -94,6 +95,8 @@ AUTHORIZATIONS = st.builds(
     expires=TIMES,
     ahead=st.booleans(),
     client=st.text(),
+    order=st.none() | st.text(),
+    validation=VALIDATIONS,
     version=st.integers(0, 9),
 )
 ORDERS = st.builds(
@@ -110,6 +113,8 @@ ORDERS = st.builds(
     started=MAYBE,
     error=ERRORS,
     kept_until=TIMES,
+    shared=st.lists(st.text(), max_size=3).map(tuple),
+    proofs=st.lists(st.dictionaries(st.text(), st.text(), max_size=3), max_size=3).map(tuple),
     version=st.integers(0, 9),
 )
 ACCOUNTS = st.builds(
@@ -125,6 +130,7 @@ ACCOUNTS = st.builds(
     created=TIMES,
     expires=TIMES,
     authority=st.text(),
+    earlier=st.lists(st.text(), max_size=3).map(tuple),
     version=st.integers(0, 9),
 )
 

@@ -411,11 +411,13 @@ async def test_a_type_that_is_no_longer_offered_cannot_be_met(stage: Stage) -> N
         elsewhere(scene, challenge_validator={"dns-01": Answers()}) as http,
     ):
         wire = await scene.account()
-        _, (challenges,) = await challenges_of(wire, "a.internal")
+        ordered, (challenges,) = await challenges_of(wire, "a.internal")
         url = next(each["url"] for each in challenges if each["type"] == "http-01")
         there = Wire(http, BASE, wire.key, wire.kid)
-        answered = (await there.post(url, {})).json()
-        assert (answered["status"], answered["error"]["type"].split(":")[-1]) == ("invalid", "serverInternal")
+        await there.post(url, {})
+        assert (await settled(there, ordered.json()["authorizations"][0]))["status"] == "invalid"
+        error = (await there.post(url)).json()["error"]
+        assert error["type"].split(":")[-1] == "serverInternal"
 
 
 @asynccontextmanager

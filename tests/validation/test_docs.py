@@ -9,6 +9,7 @@ from tests.validation.scene import PROOF, TOKEN, Scene
 from tests.validation.town import response, says
 
 from privet.validation import AddressRefused, Attempt, HTTP01Validator, Networks, prove
+from privet.validation.trail import utc_now
 
 TEXT = (Path(__file__).parents[2] / "docs/validation.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
@@ -51,7 +52,7 @@ def test_the_networks_are_what_the_page_says(shown: dict[str, Any]) -> None:
 def test_a_validator_of_ones_own_is_asked_and_then_caa(scene: Scene, shown: dict[str, Any]) -> None:
     own = shown["InTheInventory"]()
     attempt = Attempt("db-1.internal", "dns", TOKEN, PROOF)
-    assert scene.run(prove(own, attempt, method="http-01")).identifier == "db-1.internal"
+    assert scene.run(prove(own, attempt, method="http-01", now=utc_now)).identifier == "db-1.internal"
 
 
 def test_the_limits_are_what_the_page_says(scene: Scene) -> None:

@@ -7,6 +7,7 @@ from tests.validation.scene import PROOF, Scene
 from tests.validation.town import never, response, says
 
 from privet.validation import Attempt, Gate
+from privet.validation.trail import Trail
 
 pytestmark = pytest.mark.anyio
 
@@ -114,3 +115,21 @@ def test_a_black_hole_is_not_in_the_way_of_others(scene: Scene) -> None:
     assert hole.most_at_once <= 10
     assert well.most_at_once <= 10
     assert well.calls == 100
+
+
+async def test_waiting_for_a_place_takes_nothing_from_an_attempts_time() -> None:
+    """Or many black holes at once would use up the time of those who wait behind them."""
+    trail, waited = Trail(), asyncio.Event()
+
+    async def attempt() -> None:
+        async with asyncio.timeout(0.001) as trail.clock:
+            with trail.paused():
+                await asyncio.sleep(0.05)
+                waited.set()
+            await asyncio.Event().wait()
+
+    with pytest.raises(TimeoutError):
+        await attempt()
+    assert waited.is_set()
+    with Trail().paused():
+        pass

@@ -11,8 +11,10 @@ import dns.message
 import pytest
 import uvicorn
 from cryptography import x509
-from tests.interop.programs import need
+from tests.cli.command import PRIVET, Person
+from tests.interop.programs import Program, need
 from tests.validation.scene import Scene
+from tests.validation.town import response, says
 
 from privet import ACMEResponder, CertificateAuthority, MemoryStore
 
@@ -107,3 +109,38 @@ def test_certbot_proves_control_by_http_01(scene: Scene, directory: str, tmp_pat
     options = ["--standalone", "--domain", "www.internal", "--server", directory, *folders]
     run(scene, certbot, "certonly", *account, *options)
     assert names_in(tmp_path / "config/live/www.internal/cert.pem") == ["www.internal"]
+
+
+@pytest.fixture
+def served(scene: Scene, tmp_path: Path) -> Iterator[str]:
+    """`privet serve` on the CA's host, told nothing but where it is and which nameserver to ask."""
+    if not scene.town.real:
+        pytest.skip("the ports 80 and 443 of a host are needed, and so a network namespace")
+    url = f"http://{scene.town.ca.address}:8555"
+    store = f"sqlite:///{tmp_path}/privet.db"
+    options = ["--host", scene.town.ca.address, "--resolver", scene.nameserver.address, "--store", store]
+    with Program(*scene.town.command("ca"), *PRIVET, "serve", *options) as running:
+        running.wait_for("# Caddy")
+        yield f"{url}/directory"
+
+
+@pytest.mark.parametrize(("challenge", "method", "port"), [("http", "http-01", 80), ("tls", "tls-alpn-01", 443)])
+def test_lego_proves_control_to_a_server_that_was_told_nothing_else(
+    scene: Scene, served: str, tmp_path: Path, challenge: str, method: str, port: int
+) -> None:
+    scene.nameserver.add("www.internal", "A", scene.town.client.address)
+    lego(scene, served, tmp_path, "--domains", "www.internal", f"--{challenge}")
+    assert names_in(tmp_path / "certificates/www.internal.crt") == ["www.internal"]
+    person = Person(tmp_path, f"sqlite:///{tmp_path}/privet.db")
+    (proof,) = person.does("show", "www.internal", "--json").json["proofs"]
+    assert proof["method"] == method
+    assert f"{scene.town.client.address}:{port}" in [step["target"] for step in proof["steps"]]
+
+
+def test_a_name_of_somebody_else_is_not_proved(scene: Scene, served: str, tmp_path: Path) -> None:
+    scene.nameserver.add("www.internal", "A", scene.town.neighbour.address)
+    with (
+        scene.town.neighbour.serve(says(response(200, b"somebody else")), 80),
+        pytest.raises(AssertionError, match=r"http-01 for www\.internal found something else"),
+    ):
+        lego(scene, served, tmp_path, "--domains", "www.internal", "--http")

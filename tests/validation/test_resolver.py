@@ -20,7 +20,6 @@ from tests.validation.scene import CANARY, Scene, patiently
 from tests.validation.town import datagrams, never
 
 from privet.validation import LookupFailed, NoSuchName, Resolver
-from privet.validation.attempts import Trail
 from privet.validation.resolver import (
     Answer,
     read_answer,
@@ -28,6 +27,7 @@ from privet.validation.resolver import (
     read_nameserver,
     system_nameservers,
 )
+from privet.validation.trail import Trail
 
 NAME = "www.internal"
 

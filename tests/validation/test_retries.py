@@ -99,7 +99,7 @@ async def test_a_validator_of_the_simple_protocol_is_asked_again_too() -> None:
     assert await validator.validate("www.internal", "dns", TOKEN, PROOF) is True
     assert night.naps == [1, 2]
     with pytest.raises(NotProved, match=r"http-01 for www\.internal was not answered"):
-        await prove(Fickle_(False), ATTEMPT, method="http-01")
+        await prove(Fickle_(False), ATTEMPT, method="http-01", now=lambda: NOW)
 
 
 class Fickle_:  # noqa: N801
@@ -113,7 +113,7 @@ class Fickle_:  # noqa: N801
 @pytest.mark.parametrize("answer", [False, None, 1, "yes"])
 async def test_nothing_but_true_is_a_yes(answer: object) -> None:
     with pytest.raises(NotProved) as caught:
-        await prove(Fickle_(answer), ATTEMPT, method="http-01")
+        await prove(Fickle_(answer), ATTEMPT, method="http-01", now=lambda: NOW)
     assert caught.value.type is ProblemType.INCORRECT_RESPONSE
 
 

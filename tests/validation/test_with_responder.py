@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
+from tests.server.test_proofs import change_key
 from tests.validation.scene import CANARY, Scene
 from tests.validation.town import Handler, response
 from tests.wire import BASE, Wire, thumbprint_of
@@ -12,6 +13,7 @@ from tests.wire import BASE, Wire, thumbprint_of
 from privet import ACMEResponder, CertificateAuthority, ChallengeValidator, MemoryStore
 from privet.acme.encoding import to_base64url
 from privet.validation import CAA, CheckingCAA, Retrying
+from privet.validation.dns01 import account_label
 
 
 def responder(scene: Scene) -> ACMEResponder:
@@ -93,3 +95,57 @@ def test_the_client_is_told_why_not_and_nothing_else(scene: Scene) -> None:
         error = scene.run(story())
     assert error["type"] == "urn:ietf:params:acme:error:incorrectResponse"
     assert error["detail"] == "http-01 for www.internal found something else than the key authorization"
+
+
+def test_a_record_that_stays_is_good_for_an_account_whatever_key_it_had(scene: Scene) -> None:
+    """dns-persist-01, with the account as the client knows it; and by a later key, the record of an earlier one."""
+
+    async def story() -> None:
+        ca = CertificateAuthority(MemoryStore())
+        ca.init()
+        persist = scene.dns_persist()
+        app = ACMEResponder(ca, challenge_validator={"dns-persist-01": CheckingCAA(persist, caa(scene))})
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=BASE) as http:
+            wire = Wire(http)
+            meta = (await http.get(f"{BASE}/directory")).json()["meta"]
+            assert meta == {**persist.directory_meta, "caaIdentities": ["ca.internal"]}
+            order, challenge = await challenged(wire, "*.www.internal", "dns-persist-01")
+            assert set(challenge) == {"type", "url", "status", "issuerDomainNames"}
+            assert challenge["issuerDomainNames"] == ["ca.internal"]
+            assert wire.kid
+            uri = persist.account_hash("www.internal", thumbprint_of(wire.key), wire.kid)
+            record = f"ca.internal; accounturi={uri}; policy=wildcard"
+            scene.nameserver.add("_validation-persist.www.internal", "TXT", f'"{record}"')
+            await change_key(wire)
+            assert (await wire.post(challenge["url"], {})).json()["status"] == "valid"
+            assert (await wire.finalize(order)).json()["status"] == "valid"
+
+    scene.run(story())
+
+
+def test_an_account_has_a_label_of_its_own(scene: Scene) -> None:
+    """dns-account-01, and CAA records that name the account and the method (RFC 8657)."""
+
+    async def story() -> None:
+        ca = CertificateAuthority(MemoryStore())
+        ca.init()
+        validator = CheckingCAA(scene.dns_account(), caa(scene))
+        app = ACMEResponder(ca, challenge_validator={"dns-account-01": validator})
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=BASE) as http:
+            wire = Wire(http)
+            order, challenge = await challenged(wire, "www.internal", "dns-account-01")
+            assert wire.kid
+            issue = f"ca.internal; accounturi={wire.kid}; validationmethods=dns-account-01"
+            scene.nameserver.add("www.internal", "CAA", f'0 issue "{issue}"')
+            proof = f"{challenge['token']}.{thumbprint_of(wire.key)}"
+            digest = to_base64url(hashlib.sha256(proof.encode()).digest())
+            scene.nameserver.add(f"_{account_label(wire.kid)}._acme-challenge.www.internal", "TXT", digest)
+            answered = (await wire.post(challenge["url"], {})).json()
+            assert answered["status"] == "valid", answered
+            assert (await wire.finalize(order)).json()["status"] == "valid"
+
+    scene.run(story())
+
+
+def caa(scene: Scene) -> CAA:
+    return CAA(["ca.internal"], resolver=scene.resolver())

@@ -26,9 +26,18 @@ from privet.ca import (
 )
 from privet.cli import options
 from privet.cli.failures import Failure
-from privet.cli.printing import certificate_document, print_fields, print_json, print_json_list, status_of, to_text
+from privet.cli.printing import (
+    certificate_document,
+    print_fields,
+    print_json,
+    print_json_list,
+    printable,
+    status_of,
+    to_text,
+)
 from privet.cli.settings import Settings, read_settings
 from privet.cli.stores import read_file, reading, signing
+from privet.server.records import Kind, Order, Validation
 
 Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
 
@@ -155,11 +164,13 @@ def show(
         found = _find(ca, certificate)
         chain = (found.cert_pem + chain_pem).decode() if found.der else None
         document = certificate_document(found, now)
+        proofs = _proofs(ca, found)
         if json:
-            print_json(document | {"fullchain": chain})
+            print_json(document | {"order": found.request, "proofs": proofs, "fullchain": chain})
             return
         names = ", ".join(identifier.value for identifier in found.identifiers)
         print_fields((key.replace("_", " "), value) for key, value in (document | {"names": names}).items())
+        print_fields(("proved", _told(proof)) for proof in proofs)
         print(f"\n{chain}" if chain else "\nIt is not signed yet.")
 
 
@@ -303,6 +314,18 @@ def _find(ca: CertificateAuthority, text: str) -> Certificate:
     if found is None:
         raise Failure(f"there is no certificate with the serial number or the name {text}: `privet list` shows all")
     return found
+
+
+def _proofs(ca: CertificateAuthority, certificate: Certificate) -> Sequence[Validation]:
+    """What its order's authorizations were proved by; nothing, where nothing had to be proved."""
+    record = ca.store.get(Kind.ORDER, certificate.request) if certificate.request else None
+    return Order.from_record(record).proofs if record else ()
+
+
+def _told(proof: Validation) -> str:
+    name = f"{'*.' if proof['wildcard'] else ''}{proof['identifier']['value']}"
+    targets = ", ".join(dict.fromkeys(step["target"] for step in proof["steps"] if step["source"]))
+    return printable(f"{name} by {proof['method']} at {proof['validated']}{targets and f', connected to {targets}'}")
 
 
 def _serial(text: str) -> int | None:

@@ -22,6 +22,8 @@ _PROOFS = {
     "http-01": "http-01 (a file fetched from port {http})",
     "dns-01": "dns-01 (a TXT record)",
     "tls-alpn-01": "tls-alpn-01 (a certificate shown on port 443)",
+    "dns-account-01": "dns-account-01 (a TXT record of the account's own)",
+    "dns-persist-01": "dns-persist-01 (a TXT record that stays)",
 }
 
 
@@ -33,7 +35,7 @@ def greeting(settings: Settings, ca: CertificateAuthority, external_url: str) ->
         *([("names", names)] if (names := names_text(ca.issuer.chain)) else []),
         ("data", path or "in memory: gone when this ends"),
         ("approval", _approval(settings)),
-        *(_validation(settings) if settings.validate else ()),
+        *(_validation(settings, external_url) if settings.methods else ()),
     ]
     return "\n".join(
         [
@@ -80,7 +82,7 @@ def _clients(settings: Settings, external_url: str) -> Iterator[str]:
     yield ""
     proof = _certbot(settings)
     if proof is None:
-        yield "# certbot knows no tls-alpn-01."
+        yield f"# certbot knows no {' and no '.join(settings.methods)}."
     else:
         yield "# certbot"
         yield (
@@ -89,20 +91,24 @@ def _clients(settings: Settings, external_url: str) -> Iterator[str]:
             f"--register-unsafely-without-email {proof} -d web.internal"
         )
     yield ""
-    yield "# lego"
-    yield (
-        f"{f'LEGO_CA_CERTIFICATES={ROOT} ' if settings.tls else ''}lego --server {directory} "
-        f"--path lego --email you@example.com --accept-tos {_lego(settings)} --domains web.internal run"
-    )
+    proof = _lego(settings)
+    if proof is None:
+        yield f"# lego knows no {' and no '.join(settings.methods)}."
+    else:
+        yield "# lego"
+        yield (
+            f"{f'LEGO_CA_CERTIFICATES={ROOT} ' if settings.tls else ''}lego --server {directory} "
+            f"--path lego --email you@example.com --accept-tos {proof} --domains web.internal run"
+        )
     yield ""
-    if settings.validate and not {"http-01", "tls-alpn-01"} & set(settings.validate):
+    if settings.methods and not {"http-01", "tls-alpn-01"} & set(settings.methods):
         yield "# Caddy needs a plugin for your nameserver: https://caddyserver.com/docs/modules/"
         return
     yield "# Caddy: a Caddyfile for `caddy run`"
-    if not settings.validate or settings.http_01_port != 80:
+    if not settings.methods or settings.http_01_port != 80:
         yield "{"
-        yield f"    http_port {settings.http_01_port if settings.validate else 8080}"
-        if not settings.validate:
+        yield f"    http_port {settings.http_01_port if settings.methods else 8080}"
+        if not settings.methods:
             yield "    https_port 8443"
         yield "}"
     yield "web.internal {"
@@ -117,34 +123,42 @@ def _clients(settings: Settings, external_url: str) -> Iterator[str]:
 
 def _certbot(settings: Settings) -> str | None:
     """How certbot proves what it is asked to prove, if it can."""
-    if not settings.validate:
+    if not settings.methods:
         return "--non-interactive --manual --manual-auth-hook true"
-    if "http-01" in settings.validate:
+    if "http-01" in settings.methods:
         port = settings.http_01_port
         return f"--non-interactive --standalone{f' --http-01-port {port}' if port != 80 else ''}"
     # It says what to publish, and waits until that is done.
-    return "--manual --preferred-challenges dns" if "dns-01" in settings.validate else None
+    return "--manual --preferred-challenges dns" if "dns-01" in settings.methods else None
 
 
-def _lego(settings: Settings) -> str:
-    if not settings.validate:
+def _lego(settings: Settings) -> str | None:
+    """The same for lego."""
+    if not settings.methods:
         return "--http --http.port 127.0.0.1:0"
-    if "http-01" in settings.validate:
+    if "http-01" in settings.methods:
         return f"--http{f' --http.port :{settings.http_01_port}' if settings.http_01_port != 80 else ''}"
-    return "--tls" if "tls-alpn-01" in settings.validate else "--dns manual"
+    if "tls-alpn-01" in settings.methods:
+        return "--tls"
+    return "--dns manual" if "dns-01" in settings.methods else None
 
 
-def _validation(settings: Settings) -> Iterator[tuple[str, str]]:
+def _validation(settings: Settings, external_url: str) -> Iterator[tuple[str, str]]:
     """Who is asked about names, and where validators go."""
     yield "nameservers", ", ".join(map(str, Resolver(settings.resolver or None).nameservers))
     allowed = "".join(f"; allowed: {network}" for network in settings.validate_allow)
     denied = "".join(f"; denied: {network}" for network in settings.validate_deny)
     yield "connects to", f"no loopback, link-local or metadata address, and not itself{allowed}{denied}"
+    if settings.caa or "dns-persist-01" in settings.methods:
+        about = "CAA records are looked up" if settings.caa else "in the records of dns-persist-01"
+        yield "known as", f"{', '.join(settings.identities(external_url))}; {about}"
+    if settings.reuse_authorizations:
+        yield "reuse", f"what was proved need not be proved again for {settings.reuse_authorizations}"
 
 
 def _approval(settings: Settings) -> str:
-    if settings.validate:
-        proofs = " or ".join(_PROOFS[type].format(http=settings.http_01_port) for type in settings.validate)
+    if settings.methods:
+        proofs = " or ".join(_PROOFS[type].format(http=settings.http_01_port) for type in settings.methods)
         return f"by proof of control of every name: {proofs}"
     if settings.auto_approve:
         return "AUTOMATIC: whoever can reach this address gets certificates for any name, and nobody checks"

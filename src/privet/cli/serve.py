@@ -10,13 +10,14 @@ from typing import Annotated
 
 import typer
 
+from privet.acme.challenges import STANDARD
 from privet.acme.identifiers import BadIdentifier, from_text
 from privet.cli import options
 from privet.cli.failures import Failure
 from privet.cli.listening import is_public, is_unspecified, resolve
 from privet.cli.proxy import UNIX
 from privet.cli.serving import run, tls_names
-from privet.cli.settings import Read, Settings, option_name, read_settings
+from privet.cli.settings import VALIDATED, Read, Settings, option_name, read_settings
 from privet.validation import Resolver
 
 _LISTENING = "Where it listens"
@@ -24,6 +25,7 @@ _TLS = "HTTPS"
 _APPROVAL = "Who gets certificates"
 _VALIDATION = "How control is proved"
 _AUTHORITY = "The authority"
+_ABOUT_VALIDATION = ("validate_within", "resolver", "validate_allow", "validate_deny", "http_01_port", "caa")
 
 
 def serve(
@@ -106,8 +108,7 @@ def serve(
         bool | None,
         typer.Option(
             "--auto-approve/--no-auto-approve",
-            help="Give everybody who asks what they ask for. Without it and without --validate, requests wait for "
-            "`privet approve`.",
+            help="Give everybody who asks what they ask for, without any proof.",
             show_default=False,
             rich_help_panel=_APPROVAL,
         ),
@@ -130,11 +131,58 @@ def serve(
             rich_help_panel=_APPROVAL,
         ),
     ] = None,
+    ask_person: Annotated[
+        bool | None,
+        typer.Option(
+            "--ask-person",
+            help="Let every request wait for `privet approve`, and ask for no other proof.",
+            show_default=False,
+            rich_help_panel=_APPROVAL,
+        ),
+    ] = None,
     validate: Annotated[
         str | None,
         typer.Option(
             metavar="TYPES",
-            help="Give certificates to who proves control of the names: one or more of http-01,dns-01,tls-alpn-01.",
+            help="How control of names is to be proved, unless --auto-approve or --ask-person decides: one or more of "
+            f"{', '.join(VALIDATED)}.",
+            show_default=",".join(STANDARD),
+            rich_help_panel=_VALIDATION,
+        ),
+    ] = None,
+    validate_within: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="How long a validation may take, with all its tries.",
+            show_default="60s",
+            rich_help_panel=_VALIDATION,
+        ),
+    ] = None,
+    reuse_authorizations: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="How long after a proof its account need not prove the same name again.",
+            show_default="not at all",
+            rich_help_panel=_VALIDATION,
+        ),
+    ] = None,
+    caa: Annotated[
+        bool | None,
+        typer.Option(
+            "--caa/--no-caa",
+            help="After each proof, look whether the CAA records of the name allow it.",
+            show_default=False,
+            rich_help_panel=_VALIDATION,
+        ),
+    ] = None,
+    caa_identity: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="What CAA records and those of dns-persist-01 call this authority. May be given several times.",
+            show_default="the name in --external-url",
             rich_help_panel=_VALIDATION,
         ),
     ] = None,
@@ -209,14 +257,11 @@ def serve(
     For a private network, over HTTPS, under a name that clients know:
 
     ```
-    privet serve --host 10.0.0.5 --tls --external-url https://ca.internal:8555 --auto-approve
+    privet serve --host 10.0.0.5 --tls --external-url https://ca.internal:8555
     ```
 
-    The same, for those who prove that they control the names they ask for:
-
-    ```
-    privet serve --host 10.0.0.5 --tls --external-url https://ca.internal:8555 --validate http-01,dns-01
-    ```
+    Clients have to prove that they control the names they ask for. With --auto-approve nobody has to prove anything,
+    and with --ask-person you decide about every request yourself.
 
     In a container, or behind a proxy that does TLS:
 
@@ -282,16 +327,40 @@ def _contradictions(read: Read) -> Iterator[str]:
 
 
 def _about_validation(settings: Settings, unread: frozenset[str]) -> Iterator[str]:
-    if settings.validate and settings.auto_approve:
-        yield "--validate wants a proof from those whom --auto-approve asks for none: leave one of them out"
-    if not settings.validate and not unread & {"validate"}:
-        for name in ("resolver", "validate_allow", "validate_deny", "http_01_port"):
+    decides = [f"--{option_name(name)}" for name in ("auto_approve", "ask_person") if getattr(settings, name)]
+    if len(decides) == 2:
+        yield "--ask-person lets a person decide what --auto-approve gives to everybody: leave one of them out"
+    elif settings.validate and decides:
+        yield f"--validate wants a proof from those whom {decides[0]} asks for none: leave one of them out"
+    elif not settings.methods and not unread & {"validate"}:
+        for name in _ABOUT_VALIDATION:
             if getattr(settings, name) != getattr(Settings(), name):
-                yield f"--{option_name(name)} is about --validate: say what is to be proved, such as --validate http-01"
-    if settings.http_01_port != 80 and settings.validate and "http-01" not in settings.validate:
+                yield f"--{option_name(name)} is about proofs, and {decides[0]} asks for none: leave one of them out"
+    if settings.reuse_authorizations and settings.auto_approve:
+        yield "--reuse-authorizations is about proofs, and --auto-approve asks for none: leave one of them out"
+    if settings.http_01_port != 80 and settings.methods and "http-01" not in settings.methods:
         yield "--http-01-port is about http-01, which --validate does not name: leave it out"
-    if settings.validate and not settings.resolver and not unread & {"resolver"}:
+    yield from _about_identities(settings, unread)
+    if settings.methods and not settings.resolver and not unread & {"resolver"}:
         try:
             Resolver()
         except ValueError as error:
             yield f"/etc/resolv.conf names a nameserver that is none: {error}; choose one with --resolver"
+
+
+def _about_identities(settings: Settings, unread: frozenset[str]) -> Iterator[str]:
+    """About what records in DNS call us: a name, which `localhost` or an address is not."""
+    wanted = [name for name, is_on in (("--caa", settings.caa), ("dns-persist-01", _persists(settings))) if is_on]
+    if settings.caa_identity and not wanted and not unread & {"validate", "caa"}:
+        yield "--caa-identity is about --caa and dns-persist-01: ask for one of them, or leave it out"
+    if wanted and settings.methods and not unread & {"caa_identity", "external_url"}:
+        own = settings.identities(settings.external_url or f"http://{settings.host}")
+        if not own or own == ("localhost",):
+            yield (
+                f"{' and '.join(wanted)}: records in DNS have to call this authority by a name: say which, such as "
+                "--caa-identity ca.internal"
+            )
+
+
+def _persists(settings: Settings) -> bool:
+    return "dns-persist-01" in settings.methods

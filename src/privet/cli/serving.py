@@ -52,7 +52,6 @@ def run(settings: Settings) -> None:
         stack.callback(site.close)
         ca = site.open()
         warn_of_end(ca, settings)
-        print(greeting(settings, ca, external_url), flush=True)
         config = uvicorn.Config(
             site.make_app,
             factory=True,
@@ -69,6 +68,8 @@ def run(settings: Settings) -> None:
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=GRACE,
         )
+        # Last of all: whoever reads it may send a signal at once, and that must not cut short what came before.
+        print(greeting(settings, ca, external_url), flush=True)
         if settings.workers == 1:
             _run_alone(config, sockets)
         else:

@@ -14,17 +14,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from privet.acme.challenges import STANDARD, ChallengeType
 from privet.acme.identifiers import from_text
 from privet.ca.constraints import read_subtree
 from privet.ca.issuer import SHORTEST_ROOT
 from privet.cli.failures import Mistakes
 from privet.cli.proxy import read_proxy
+from privet.validation.dnspersist01 import read_issuers
 from privet.validation.networks import Networks
 from privet.validation.resolver import read_nameserver
 
 DEFAULT_STORE = "sqlite:///~/.privet/privet.db"
 LOG_LEVELS = ("debug", "info", "warning", "error")
-VALIDATED = ("http-01", "dns-01", "tls-alpn-01")
+VALIDATED = tuple(map(str, ChallengeType))
 
 Reader = Callable[[object], object]
 
@@ -171,6 +173,13 @@ def read_networks(value: object) -> tuple[str, ...]:
     return _list(value, "network", lambda network: Networks(allow=[network]))
 
 
+def read_caa_identity(value: object) -> tuple[str, ...]:
+    try:
+        return read_issuers(_list(value))
+    except ValueError as error:
+        raise ValueError(f"has to be one to ten domain names: {error}") from None
+
+
 def read_level(value: object) -> str:
     if value not in LOG_LEVELS:
         raise ValueError(f"has to be one of {', '.join(LOG_LEVELS)}, not {value!r}")
@@ -230,13 +239,32 @@ class Settings:
     auto_approve: bool = False
     approve_anybody: bool = False
     ask_challenges: bool = False
+    ask_person: bool = False
     validate: tuple[str, ...] = ()
+    validate_within: timedelta = timedelta(seconds=60)
     resolver: tuple[str, ...] = ()
     validate_allow: tuple[str, ...] = ()
     validate_deny: tuple[str, ...] = ()
     http_01_port: int = 80
+    caa: bool = False
+    caa_identity: tuple[str, ...] = ()
+    reuse_authorizations: timedelta = timedelta(0)
     terms_of_service: str | None = None
     website: str | None = None
+
+    @property
+    def methods(self) -> tuple[str, ...]:
+        """How control is proved: as was said, or in the usual ways unless somebody else decides."""
+        if self.validate or self.auto_approve or self.ask_person:
+            return self.validate
+        return tuple(map(str, STANDARD))
+
+    def identities(self, external_url: str) -> tuple[str, ...]:
+        """The names that records in DNS know this authority by (RFC 8659); its own, unless others were said."""
+        try:
+            return self.caa_identity or read_issuers([urlsplit(external_url).hostname or ""])
+        except ValueError:
+            return ()
 
 
 READERS: Mapping[str, Reader] = {
@@ -264,11 +292,16 @@ READERS: Mapping[str, Reader] = {
     "auto_approve": read_flag,
     "approve_anybody": read_flag,
     "ask_challenges": read_flag,
+    "ask_person": read_flag,
     "validate": read_validate,
+    "validate_within": read_duration,
     "resolver": read_resolvers,
     "validate_allow": read_networks,
     "validate_deny": read_networks,
     "http_01_port": read_port_of_others,
+    "caa": read_flag,
+    "caa_identity": read_caa_identity,
+    "reuse_authorizations": read_duration,
     "terms_of_service": read_link,
     "website": read_link,
 }

@@ -19,6 +19,7 @@ from dataclasses import replace
 
 from uvicorn.config import STARTUP_FAILURE, Config
 
+from privet.acme.attempts import ChallengeValidator
 from privet.acme.encoding import to_json
 from privet.acme.identifiers import from_text
 from privet.acme.problems import Problem, ProblemType
@@ -28,9 +29,9 @@ from privet.cli.proxy import TrustedProxies
 from privet.cli.settings import Settings
 from privet.cli.stores import OpenStore, check_time, init_authority, open_settings_store
 from privet.cli.tls import OwnCertificate
+from privet.server.limits import Limits
 from privet.server.requests import Receive
 from privet.server.responder import ACMEResponder, Scope, Send
-from privet.server.validators import ChallengeValidator
 from privet.stores import StoreError
 from privet.validation import Networks, Resolver, make_validators
 
@@ -41,6 +42,8 @@ GRACE = 8
 
 # The store works in a thread beside the event loop. When both want to run, the loop should not wait for 5 ms.
 _SWITCH_INTERVAL = 0.0005
+# Seconds of a validation's time that are left for its last try, and for CAA after that.
+_LAST_TRY = 20
 
 
 class Site:
@@ -107,10 +110,11 @@ class Site:
         responder = ACMEResponder(
             self._open_or_exit(),
             auto_approve=settings.auto_approve,
-            challenge_validator=make_settings_validators(settings, self.listeners),
+            challenge_validator=make_settings_validators(settings, self.external_url, self.listeners),
             ask_challenges=settings.ask_challenges,
             external_url=self.external_url,
             profile=replace(DEFAULT, validity=settings.validity),
+            limits=Limits(validation=settings.validate_within, authorization_reuse=settings.reuse_authorizations),
             terms_of_service=settings.terms_of_service,
             website=settings.website,
         )
@@ -187,16 +191,20 @@ def _end_with(supervisor: int) -> None:
 
 
 def make_settings_validators(
-    settings: Settings, listeners: tuple[tuple[str, int], ...]
+    settings: Settings, external_url: str, listeners: tuple[tuple[str, int], ...]
 ) -> Mapping[str, ChallengeValidator] | None:
     """None if nothing is to be proved, and everything waits for a person."""
-    if not settings.validate:
+    if not settings.methods:
         return None
     return make_validators(
-        settings.validate,
+        settings.methods,
         resolver=Resolver(settings.resolver or None),
         networks=Networks(allow=settings.validate_allow, deny=settings.validate_deny, listeners=listeners),
         http_port=settings.http_01_port,
+        issuers=settings.identities(external_url),
+        account_hash_prefix=f"{external_url}/account-hash/",
+        check_caa=settings.caa,
+        retry_within=max(0, settings.validate_within.total_seconds() - _LAST_TRY),
     )
 
 

@@ -112,7 +112,7 @@ async def key_change(server: Server, request: VerifiedRequest) -> Reply:
             "the new key belongs to an account already",
             headers={"Location": request.urls.to("acct", holder.id)},
         )
-    changed = account._replace(jwk=new_key.jwk, thumbprint=new_key.thumbprint)
+    changed = account.change_key(new_key.jwk, new_key.thumbprint)
     await server.commit(*([holder.lapse()] if holder else []), changed)
     return Reply(_shown(changed, request.urls), location=request.urls.to("acct", account.id))
 

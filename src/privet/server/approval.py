@@ -5,9 +5,12 @@ It works on the store alone, so that a command line in another process reaches a
 
 from datetime import datetime
 
+from privet.acme.attempts import Proof
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
-from privet.server.records import PENDING, Account, Authorization, Challenge, Kind
+from privet.server.records import PENDING, PERSON, Account, Authorization, Challenge, Kind
+from privet.server.refusals import refused_orders
+from privet.server.validators import refusal_to_json
 from privet.stores.asynchronous import AsyncStore
 from privet.stores.base import Conflict
 
@@ -32,7 +35,7 @@ async def approve(store: AsyncStore, id: str, now: datetime) -> Authorization:
 
 
 async def refuse(store: AsyncStore, id: str, now: datetime, reason: str = "") -> Authorization:
-    """Let it be invalid, and say why. Raises `NotPending`."""
+    """Let it and its order be invalid, and say why. Raises `NotPending`."""
     detail = f"refused by a person: {reason}" if reason else "refused by a person"
     return await _decide(store, id, now, Problem(ProblemType.UNAUTHORIZED, detail))
 
@@ -46,9 +49,16 @@ async def _decide(store: AsyncStore, id: str, now: datetime, problem: Problem | 
         if found.status is not Status.PENDING:
             raise NotPending(f"authorization {id} for {found.identifier} is {found.status}, it no longer waits")
         answered = await _answered(store, found)
-        decided = found.with_challenge(answered.validate(now) if problem is None else answered.refuse(problem))
+        base, type = found.identifier.base.value, found.identifier.type.value
+        if problem is None:
+            proof = Proof(base, type, found.identifier.wildcard, PERSON, now)
+            decided = found.decide(answered.validate(now), proof.to_json())
+        else:
+            refusal = refusal_to_json(problem, found.identifier.value, type, PERSON, now)
+            decided = found.decide(answered.refuse(problem), refusal)
+        orders = [] if problem is None else await refused_orders(store, decided)
         try:
-            await store.commit(decided.to_record())
+            await store.commit(decided.to_record(), *[order.to_record() for order in orders])
         except Conflict:
             continue
         return decided

@@ -7,8 +7,9 @@ import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from privet.acme.challenges import ChallengeType, challenge_types
-from privet.acme.encoding import to_base64url
+from privet.acme.attempts import Attempt
+from privet.acme.challenges import STANDARD, ChallengeType, challenge_types, key_authorization
+from privet.acme.encoding import to_base64url, to_json
 from privet.acme.identifiers import Identifier
 from privet.acme.payloads import read_new_authorization, read_status
 from privet.acme.problems import Problem, ProblemType
@@ -16,9 +17,10 @@ from privet.acme.status import Status
 from privet.ca.constraints import NamesRefused
 from privet.server.policy import Applicant, Decision
 from privet.server.records import Account, Authorization, Challenge, Kind
+from privet.server.refusals import refused_orders
 from privet.server.server import Reply, Server, VerifiedRequest, ask
 from privet.server.urls import URLs
-from privet.server.validators import TakesTheirWord, judge
+from privet.server.validators import Judgement, TakesTheirWord, challenge_fields, judge, refuse
 from privet.stores.base import Conflict, new_id
 
 log = logging.getLogger("privet")
@@ -40,7 +42,9 @@ async def new_authorization(server: Server, request: VerifiedRequest) -> Reply:
         server, account, identifier, decision, server.now() + server.limits.order_lifetime, request.client, ahead=True
     )
     await server.commit(authorization, unchanged=[account])
-    return Reply(_shown(authorization, request.urls), status=201, location=request.urls.to("authz", authorization.id))
+    return Reply(
+        _shown(server, authorization, request.urls), status=201, location=request.urls.to("authz", authorization.id)
+    )
 
 
 async def authorization(server: Server, request: VerifiedRequest) -> Reply:
@@ -50,13 +54,14 @@ async def authorization(server: Server, request: VerifiedRequest) -> Reply:
         status = read_status(request.payload)
         if status == Status.DEACTIVATED and found.status in (Status.PENDING, Status.VALID):
             changed = found.deactivate()
-            await server.commit(changed, unchanged=[request.owner])
+            orders = await refused_orders(server.store, changed)
+            await server.commit(changed, *orders, unchanged=[request.owner])
             found = changed
         elif status not in (None, found.status):
             raise Problem(
                 ProblemType.MALFORMED, f"an authorization that is {found.status} cannot be made {status[:50]!a}"
             )
-    found = await take_up(server, found)
+    found = await take_up(server, request, found)
     return _reply(server, found, request.urls)
 
 
@@ -68,7 +73,7 @@ async def challenge(server: Server, request: VerifiedRequest) -> Reply:
     if asked is None:
         raise Problem(ProblemType.NOT_FOUND, "there is no such challenge of yours")
     if request.payload is None or asked.status in (Status.VALID, Status.INVALID):
-        found = await take_up(server, found)
+        found = await take_up(server, request, found)
     elif found.status is Status.VALID:
         pass  # another of its challenges was met
     elif found.status is not Status.PENDING:
@@ -79,7 +84,7 @@ async def challenge(server: Server, request: VerifiedRequest) -> Reply:
     assert asked is not None
     waiting = asked.status is Status.PROCESSING
     return Reply(
-        _shown_challenge(found, asked, request.urls),
+        _shown_challenge(server, found, asked, request.urls),
         links=((request.urls.to("authz", found.id), "up"),),
         retry_after=server.limits.retry_after if waiting else None,
     )
@@ -98,22 +103,24 @@ async def _answer(server: Server, request: VerifiedRequest, found: Authorization
         believed = found.with_challenge(answered.validate(server.now()))
         await server.commit(believed, unchanged=[request.owner])
         return believed
-    return await _validate(server, found, answered)
+    return await _validate(server, request, found, answered)
 
 
-async def take_up(server: Server, found: Authorization) -> Authorization:
+async def take_up(server: Server, request: VerifiedRequest, found: Authorization) -> Authorization:
     """Go on with a validation that somebody began and was not heard of again: whoever asks sees to it."""
     asked = _cut_short(server, found)
     if asked is None or asked.thumbprint is None:
         return found
-    return await _validate(server, found, asked.answer(asked.thumbprint, None))
+    return await _validate(server, request, found, asked.answer(asked.thumbprint, None))
 
 
-async def take_up_all(server: Server, found: Sequence[Authorization]) -> Sequence[Authorization]:
+async def take_up_all(
+    server: Server, request: VerifiedRequest, found: Sequence[Authorization]
+) -> Sequence[Authorization]:
     """The same for many, at the same time: who asks waits no longer than for one."""
     if not any(_cut_short(server, each) for each in found):
         return found
-    return await asyncio.gather(*[take_up(server, each) for each in found])
+    return await asyncio.gather(*[take_up(server, request, each) for each in found])
 
 
 def _is_held(server: Server, found: Authorization, asked: Challenge) -> bool:
@@ -137,12 +144,14 @@ def _cut_short(server: Server, found: Authorization) -> Challenge | None:
     )
 
 
-async def _validate(server: Server, found: Authorization, answered: Challenge) -> Authorization:
+async def _validate(
+    server: Server, request: VerifiedRequest, found: Authorization, answered: Challenge
+) -> Authorization:
     """Validate, waiting for as long as is polite; go on behind the reply if that is not enough (§7.5.1)."""
     name = (found.id, answered.type)
     task = server.validating.get(name)
     if task is None:
-        task = asyncio.create_task(_judge(server, found, answered))
+        task = asyncio.create_task(_judge(server, request, found, answered))
         server.validating[name] = task
         task.add_done_callback(lambda task: _done(server, name, task))
     await asyncio.wait({task}, timeout=server.limits.patience.total_seconds())
@@ -163,28 +172,61 @@ def _done(server: Server, name: tuple[str, ChallengeType], task: asyncio.Task[Au
         log.error("what became of %s for authorization %s could not be written down", name[1], name[0], exc_info=error)
 
 
-async def _judge(server: Server, found: Authorization, answered: Challenge) -> Authorization:
+def _attempt(request: VerifiedRequest, found: Authorization, answered: Challenge) -> Attempt:
+    """What the validator is told. The key authorization belongs to the key that answered (§8.1)."""
+    account, thumbprint = request.owner, answered.thumbprint or ""
+    return Attempt(
+        identifier=found.identifier.base.value,
+        identifier_type=found.identifier.type.value,
+        token=answered.token,
+        key_authorization=key_authorization(answered.token, thumbprint),
+        wildcard=found.identifier.wildcard,
+        account=request.urls.to("acct", account.id),
+        thumbprints=tuple(each for each in (account.thumbprint, *account.earlier) if each != thumbprint),
+    )
+
+
+async def _judge(server: Server, request: VerifiedRequest, found: Authorization, answered: Challenge) -> Authorization:
     """Ask the validator and write down what it says, unless the authorization is no longer waiting. Raises `Problem`
     (rateLimited), and leaves everything as it is, for whoever asks too often."""
     whose = (found.account, str(found.identifier))
     await server.rates.take(server.limits.validations_of_name, "validations of this identifier", *whose)
-    validator = (server.validators or {}).get(answered.type)
-    if validator is None:
-        problem: Problem | None = Problem(ProblemType.SERVER_INTERNAL, f"{answered.type} is no longer offered here")
-    else:
-        problem = await judge(validator, found.identifier, answered, server.limits.validation)
+    account: Account | None = request.owner
+    attempt = _attempt(request, found, answered)
+    judgement = await judge(
+        (server.validators or {}).get(answered.type), attempt, answered.type, server.limits, server.now
+    )
     now = server.now()
-    judged = answered.validate(now) if problem is None else answered.refuse(problem)
     while found.settle(now).status is Status.PENDING:
-        decided = found.with_challenge(judged)
+        if judgement.problem is None and (account is None or account.status is not Status.VALID):
+            # What was proved for an account that has been given up meanwhile proves nothing.
+            problem = Problem(ProblemType.UNAUTHORIZED, "the account has been given up")
+            judgement = refuse(problem, attempt, answered.type, now)
+        decided = _decide(server, found, answered, judgement, now)
+        orders = [] if judgement.problem is None else await refused_orders(server.store, decided)
         try:
-            await server.commit(decided)
+            await server.commit(decided, *orders, unchanged=[account] if account else [])
         except Conflict:  # the lease, most likely; the judgement stands
             found = await _reload(server, found)
+            record = await server.store.get(Kind.ACCOUNT, found.account)
+            account = None if record is None else server.read(Account, record)
         else:
-            log.info("%s for %s: %s", answered.type, found.identifier, problem or "valid")
+            outcome = "proved" if judgement.problem is None else "not proved"
+            about = {"authorization": found.id, "account": found.account, "client": found.client}
+            log.info("%s %s", outcome, to_json({**about, **judgement.validation}).decode())
             return decided
     return found
+
+
+def _decide(
+    server: Server, found: Authorization, answered: Challenge, judgement: Judgement, now: datetime
+) -> Authorization:
+    if judgement.problem is not None:
+        return found.decide(answered.refuse(judgement.problem), judgement.validation)
+    expires = max(found.expires, now + server.limits.authorization_reuse)
+    if judgement.expires is not None:
+        expires = min(expires, judgement.expires)
+    return found.decide(answered.validate(now), judgement.validation, expires)
 
 
 async def _reload(server: Server, found: Authorization) -> Authorization:
@@ -216,15 +258,15 @@ def make_authorization(
     client: str,
     *,
     ahead: bool = False,
+    order: str | None = None,
 ) -> Authorization:
     """A new authorization: valid from birth where nothing has to be proved, which §7.1.6 allows."""
     try:
         server.ca.check_names([identifier])
     except NamesRefused as error:
         raise Problem(ProblemType.REJECTED_IDENTIFIER, str(error)) from None
-    types = challenge_types(identifier)
-    if server.validators is not None:
-        types = tuple(type for type in types if type in server.validators)
+    offered = STANDARD if server.validators is None else server.validators
+    types = tuple(type for type in challenge_types(identifier) if type in offered)
     trusted = decision is Decision.TRUST
     if not types and not trusted:
         raise Problem(ProblemType.REJECTED_IDENTIFIER, f"no challenge offered here can prove control of {identifier}")
@@ -239,6 +281,7 @@ def make_authorization(
         expires=expires,
         ahead=ahead,
         client=client,
+        order=order,
     )
 
 
@@ -259,30 +302,32 @@ async def check_pending(server: Server, account: Account, *, adding: int = 1) ->
 
 def _reply(server: Server, found: Authorization, urls: URLs) -> Reply:
     waiting = any(each.status is Status.PROCESSING for each in found.challenges) and found.status is Status.PENDING
-    return Reply(_shown(found, urls), retry_after=server.limits.retry_after if waiting else None)
+    return Reply(_shown(server, found, urls), retry_after=server.limits.retry_after if waiting else None)
 
 
-def _shown(found: Authorization, urls: URLs) -> dict[str, object]:
+def _shown(server: Server, found: Authorization, urls: URLs) -> dict[str, object]:
     # §7.1.4: a pending authorization shows what may be tried, any other what decided it.
     shown = [each for each in found.challenges if found.status is Status.PENDING or each.status is not Status.PENDING]
     document: dict[str, object] = {
         "status": found.status,
         "expires": to_rfc3339(found.expires),
         "identifier": found.identifier.base.to_json(),
-        "challenges": [_shown_challenge(found, each, urls) for each in shown],
+        "challenges": [_shown_challenge(server, found, each, urls) for each in shown],
     }
     if found.identifier.wildcard:
         document["wildcard"] = True
     return document
 
 
-def _shown_challenge(found: Authorization, each: Challenge, urls: URLs) -> dict[str, object]:
+def _shown_challenge(server: Server, found: Authorization, each: Challenge, urls: URLs) -> dict[str, object]:
     document: dict[str, object] = {
+        **challenge_fields(server.validators, each.type),
         "type": each.type,
         "url": urls.to("chall", f"{found.id}.{each.type}"),
         "status": each.status,
-        "token": each.token,
     }
+    if each.type.has_token:
+        document["token"] = each.token
     if each.validated:
         document["validated"] = to_rfc3339(each.validated)
     if each.error:

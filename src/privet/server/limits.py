@@ -45,6 +45,8 @@ class Limits:
     nonce_lifetime: timedelta = timedelta(hours=1)
     order_lifetime: timedelta = timedelta(days=1)
     """How long an order and its authorizations wait to be finished, and how long an authorization is good for."""
+    authorization_reuse: timedelta = timedelta(0)
+    """How long after its proof an authorization is good for further orders of its account; zero for its own alone."""
     new_account_lifetime: timedelta = timedelta(days=30)
     """How long an account is kept that has never ordered anything."""
     account_lifetime: timedelta = timedelta(days=400)

@@ -5,6 +5,7 @@ the order's `processing`, the certificate together with its `valid`; whoever is 
 order that anybody can finish, with that same serial and those same bytes.
 """
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -21,7 +22,7 @@ from privet.server.accounts import keep_for_longer
 from privet.server.authorizations import applicant, check_pending, make_authorization, take_up_all, to_rfc3339
 from privet.server.policy import Decision
 from privet.server.rates import network_of
-from privet.server.records import Account, Authorization, Kind, Order, settle
+from privet.server.records import PERSON, Account, Authorization, Kind, Order, proved_name, settle
 from privet.server.server import Reply, Server, VerifiedRequest, ask
 from privet.server.urls import URLs
 from privet.stores.base import Conflict, new_id
@@ -40,17 +41,17 @@ async def new_order(server: Server, request: VerifiedRequest) -> Reply:
         Kind.ORDER, f"open:{account.id}", server.limits.open_orders, "orders of this account are open; finish some"
     )
     now = server.now()
-    ahead = {} if decision is Decision.TRUST else await _authorized_ahead(server, account)
-    reused = [ahead[identifier] for identifier in wish.identifiers if identifier in ahead]
-    made = _make_authorizations(
-        server, request, [identifier for identifier in wish.identifiers if identifier not in ahead], decision
-    )
+    id = new_id(now)
+    there = {} if decision is Decision.TRUST else await _find_authorized(server, account, wish.identifiers)
+    reused = [there[identifier] for identifier in wish.identifiers if identifier in there]
+    new = [identifier for identifier in wish.identifiers if identifier not in there]
+    made = _make_authorizations(server, request, new, decision, id)
     if pending := sum(each.status is Status.PENDING for each in made):
         await check_pending(server, account, adding=pending)
     by_identifier = {each.identifier: each for each in [*reused, *made]}
     authorizations = [by_identifier[identifier] for identifier in wish.identifiers]
     order = Order(
-        id=new_id(now),
+        id=id,
         status=Status.PENDING,
         account=account.id,
         identifiers=wish.identifiers,
@@ -58,6 +59,7 @@ async def new_order(server: Server, request: VerifiedRequest) -> Reply:
         not_before=wish.not_before,
         not_after=wish.not_after,
         expires=min([now + server.limits.order_lifetime, useful_until, *(each.expires for each in reused)]),
+        shared=tuple(each.id for each in reused),
     )
     longer = keep_for_longer(server, account)
     if longer is None:
@@ -101,7 +103,12 @@ async def finalize(server: Server, request: VerifiedRequest) -> Reply:
             "the authority cannot sign this now; its log says why",
             retry_after=timedelta(minutes=5),
         ) from None
-    begun = found.begin(certificate.id, server.now(), kept_until=certificate.not_after + KEPT_AFTER_EXPIRY)
+    begun = found.begin(
+        certificate.id,
+        server.now(),
+        kept_until=certificate.not_after + KEPT_AFTER_EXPIRY,
+        proofs=tuple(each.proof for each in authorizations if each.proof),
+    )
     begun, certificate = await server.commit(begun, certificate, unchanged=[request.owner, *authorizations])
     return _reply(await _sign(server, begun, certificate), request.urls)
 
@@ -177,7 +184,7 @@ async def _load_order(server: Server, request: VerifiedRequest) -> tuple[Order, 
         return found, []
     loading = [server.store.get(Kind.AUTHORIZATION, id) for id in found.authorizations]
     records = [await each for each in loading]
-    there = await take_up_all(server, [server.read(Authorization, each) for each in records if each])
+    there = await take_up_all(server, request, [server.read(Authorization, each) for each in records if each])
     gone = [None] * (len(records) - len(there))
     return settle(found, [*there, *gone], server.now()), list(there)
 
@@ -199,7 +206,7 @@ async def _check_rates(server: Server, request: VerifiedRequest, identifiers: Se
 
 
 def _make_authorizations(
-    server: Server, request: VerifiedRequest, identifiers: Sequence[Identifier], decision: Decision
+    server: Server, request: VerifiedRequest, identifiers: Sequence[Identifier], decision: Decision, order: str
 ) -> list[Authorization]:
     """New authorizations for these identifiers, or one problem that names all that cannot have one."""
     made: list[Authorization] = []
@@ -207,12 +214,40 @@ def _make_authorizations(
     expires = server.now() + server.limits.order_lifetime
     for identifier in identifiers:
         try:
-            made.append(make_authorization(server, request.owner, identifier, decision, expires, request.client))
+            made.append(
+                make_authorization(server, request.owner, identifier, decision, expires, request.client, order=order)
+            )
         except Problem as problem:
             wrong.append(Subproblem(problem.type, problem.detail, identifier))
     if wrong:
         raise compound(wrong)
     return made
+
+
+async def _find_authorized(
+    server: Server, account: Account, identifiers: Sequence[Identifier]
+) -> dict[Identifier, Authorization]:
+    """What the account need not prove again."""
+    ahead = await _authorized_ahead(server, account)
+    missing = [identifier for identifier in identifiers if identifier not in ahead]
+    if not server.limits.authorization_reuse:
+        return ahead
+    finding = [_find_proved(server, account, identifier) for identifier in missing]
+    return ahead | {each.identifier: each for each in await asyncio.gather(*finding) if each}
+
+
+async def _find_proved(server: Server, account: Account, identifier: Identifier) -> Authorization | None:
+    """The newest authorization that was proved a short enough time ago, by what counts here as a proof today."""
+    now, offered = server.now(), {PERSON, *(server.validators or {})}
+    newest, after = None, ""
+    while records := await server.store.find(
+        Kind.AUTHORIZATION, proved_name(account.id, identifier), after=after, limit=100
+    ):
+        for each in (server.read(Authorization, record) for record in records):
+            if each.identifier == identifier and each.proved_by(now, server.limits.authorization_reuse) in offered:
+                newest = each
+        after = records[-1].id
+    return newest
 
 
 async def _authorized_ahead(server: Server, account: Account) -> dict[Identifier, Authorization]:

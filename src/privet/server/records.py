@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
@@ -21,6 +21,10 @@ from privet.acme.status import ACCOUNT, AUTHORIZATION, CHALLENGE, ORDER, Event, 
 from privet.stores.base import Record
 
 ProblemDocument = Mapping[str, object]
+Validation = Mapping[str, Any]
+
+# Of how many earlier keys an account remembers the thumbprints.
+EARLIER_KEYS = 500
 
 
 class Kind(StrEnum):
@@ -33,6 +37,8 @@ class Kind(StrEnum):
 
 # The index name of all authorizations that wait.
 PENDING = "pending"
+# The method of whoever decides without a challenge.
+PERSON = "person"
 
 
 class Named(Protocol):
@@ -61,6 +67,8 @@ class Account(NamedTuple):
     expires: datetime
     authority: str
     """The authority it is an account with. Others may share the store, and their terms are their own."""
+    earlier: tuple[str, ...] = ()
+    """The thumbprints of its earlier keys, newest first: records that stay may name them (dns-persist-01 §4.2)."""
     version: int = 0
 
     @property
@@ -78,6 +86,7 @@ class Account(NamedTuple):
             "binding": self.binding,
             "created": _to_seconds(self.created),
             "authority": self.authority,
+            "earlier": self.earlier,
         }
         name = key_name(self.authority, self.thumbprint)
         return Record(Kind.ACCOUNT, self.id, to_json(body), self.version, unique=(name,), expires=self.expires)
@@ -98,11 +107,16 @@ class Account(NamedTuple):
             created=_from_seconds(body["created"]),
             expires=record.expires,
             authority=body["authority"],
+            earlier=tuple(body.get("earlier", ())),
             version=record.version,
         )
 
     def deactivate(self) -> Account:
         return self._replace(status=advance(ACCOUNT, self.status, Event.DEACTIVATED))
+
+    def change_key(self, jwk: Mapping[str, str], thumbprint: str) -> Account:
+        earlier = (self.thumbprint, *[each for each in self.earlier if each != thumbprint])
+        return self._replace(jwk=jwk, thumbprint=thumbprint, earlier=earlier[:EARLIER_KEYS])
 
     def lapse(self) -> Account:
         """Gone, though its record is not yet: the key is free for another account."""
@@ -168,6 +182,10 @@ class Authorization(NamedTuple):
     """Made by newAuthz, to be taken up by orders that come later (§7.4.1)."""
     client: str = ""
     """The address that asked, for the person who decides."""
+    order: str | None = None
+    """The order it was made for."""
+    validation: Validation | None = None
+    """What was done to find out, and by whom: `Proof.to_json()`, or the steps up to a refusal. Never for the client."""
     version: int = 0
 
     @property
@@ -183,10 +201,14 @@ class Authorization(NamedTuple):
             "created": _to_seconds(self.created),
             "ahead": self.ahead,
             "client": self.client,
+            "order": self.order,
+            "validation": self.validation,
         }
         index = [authorized_name(self.account, self.identifier)]
         if self.status is Status.PENDING:
             index += [PENDING, f"pending:{self.account}"]
+        if self.status is Status.VALID and self.proof is not None:
+            index.append(proved_name(self.account, self.identifier))
         if self.ahead and self.status in (Status.PENDING, Status.VALID):
             index.append(f"ahead:{self.account}")
         return Record(
@@ -207,6 +229,8 @@ class Authorization(NamedTuple):
             expires=record.expires,
             ahead=body["ahead"],
             client=body["client"],
+            order=body.get("order"),
+            validation=body.get("validation"),
             version=record.version,
         )
 
@@ -223,6 +247,10 @@ class Authorization(NamedTuple):
             status = advance(AUTHORIZATION, status, Event.REFUSED)
         return self._replace(challenges=challenges, status=status)
 
+    def decide(self, challenge: Challenge, validation: Validation, expires: datetime | None = None) -> Authorization:
+        """The same with a challenge that is decided, what led to that, and until when it is good."""
+        return self.with_challenge(challenge)._replace(validation=validation, expires=expires or self.expires)
+
     def deactivate(self) -> Authorization:
         return self._replace(status=advance(AUTHORIZATION, self.status, Event.DEACTIVATED))
 
@@ -235,6 +263,18 @@ class Authorization(NamedTuple):
     @property
     def error(self) -> ProblemDocument | None:
         return next((challenge.error for challenge in self.challenges if challenge.error), None)
+
+    @property
+    def proof(self) -> Validation | None:
+        """What was proved, when, by which method and with which steps; None if nothing was, or nothing had to be."""
+        return self.validation if self.validation is not None and "validated" in self.validation else None
+
+    def proved_by(self, now: datetime, within: timedelta) -> str | None:
+        """The method by which it was proved no longer ago than this, if it is good still."""
+        validated = next((each.validated for each in self.challenges if each.validated), None)
+        if self.proof is None or validated is None or self.settle(now).status is not Status.VALID:
+            return None
+        return str(self.proof["method"]) if now < validated + within else None
 
 
 class Order(NamedTuple):
@@ -255,6 +295,10 @@ class Order(NamedTuple):
     error: ProblemDocument | None = None
     kept_until: datetime | None = None
     """A valid order is kept as long as its certificate."""
+    shared: tuple[str, ...] = ()
+    """Those of its authorizations that were there before it."""
+    proofs: tuple[Validation, ...] = ()
+    """What its authorizations were proved by when it was finalized: kept as long as the certificate."""
     version: int = 0
 
     @property
@@ -273,10 +317,12 @@ class Order(NamedTuple):
             "certificate": self.certificate,
             "started": _to_seconds_or_none(self.started),
             "error": self.error,
+            "shared": self.shared,
+            "proofs": self.proofs,
         }
         index: tuple[str, ...] = (f"account:{self.account}",)
         if self.status not in (Status.VALID, Status.INVALID):
-            index += (f"open:{self.account}",)
+            index += (f"open:{self.account}", *map(sharing_name, self.shared))
         return Record(
             Kind.ORDER, self.id, to_json(body), self.version, index=index, expires=self.kept_until or self.expires
         )
@@ -297,16 +343,24 @@ class Order(NamedTuple):
             started=_from_seconds_or_none(body["started"]),
             error=body["error"],
             kept_until=record.expires,
+            shared=tuple(body.get("shared", ())),
+            proofs=tuple(body.get("proofs", ())),
             version=record.version,
         )
 
-    def begin(self, certificate: str, now: datetime, kept_until: datetime) -> Order:
+    def refuse(self, authorization: Authorization) -> Order:
+        """Without one of its authorizations it cannot be fulfilled any more (§7.1.6)."""
+        return self._replace(status=advance(ORDER, self.status, Event.REFUSED), error=authorization.error)
+
+    def begin(
+        self, certificate: str, now: datetime, kept_until: datetime, proofs: tuple[Validation, ...] = ()
+    ) -> Order:
         """About to be signed, once: the certificate's id is on record before the signature exists.
 
         From here on the record stays as long as the certificate's own, so that it can always be finished.
         """
         status = advance(ORDER, self.status, Event.FINALIZED)
-        return self._replace(status=status, certificate=certificate, started=now, kept_until=kept_until)
+        return self._replace(status=status, certificate=certificate, started=now, kept_until=kept_until, proofs=proofs)
 
     def resume(self, now: datetime) -> Order:
         """Taken over from whoever began to sign and was not heard of again."""
@@ -345,6 +399,16 @@ def key_name(authority: str, thumbprint: str) -> str:
 def authorized_name(account: str, identifier: Identifier) -> str:
     """The index name by which an account's authorizations for an identifier are found."""
     return f"{account}:{identifier.value}"
+
+
+def proved_name(account: str, identifier: Identifier) -> str:
+    """The index name by which those of them are found that were proved, and not merely trusted."""
+    return f"proved:{account}:{identifier.value}"
+
+
+def sharing_name(authorization: str) -> str:
+    """The index name by which the open orders that took up an authorization are found."""
+    return f"authorization:{authorization}"
 
 
 def _identifier(value: Sequence[str]) -> Identifier:

@@ -25,7 +25,7 @@ from privet.server.records import Authorization, Kind
 from privet.server.requests import Incoming, Receive, Resource, read_body, verify, verify_again
 from privet.server.server import ExternalAccountKeys, Reply, Server
 from privet.server.urls import ID, URLs, derive_base, relative_path
-from privet.server.validators import ChallengeValidator, TakesTheirWord, choose_validators
+from privet.server.validators import AnyValidator, TakesTheirWord, choose_validators, directory_meta
 from privet.stores.asynchronous import AsyncStore
 from privet.stores.base import Conflict, Store, StoreError
 
@@ -90,7 +90,7 @@ class ACMEResponder:
         store: Store | None = None,
         *,
         auto_approve: bool = False,
-        challenge_validator: ChallengeValidator | Mapping[str, ChallengeValidator] | None = None,
+        challenge_validator: AnyValidator | Mapping[str, AnyValidator] | None = None,
         policy: Policy | None = None,
         external_url: str | None = None,
         ask_challenges: bool = False,
@@ -230,7 +230,7 @@ class ACMEResponder:
         return Reply(status=200 if method == "HEAD" else 204)
 
     def _directory(self, urls: URLs) -> dict[str, object]:
-        meta: dict[str, object] = {}
+        meta = directory_meta(self._server.validators)
         if self._server.terms_of_service:
             meta["termsOfService"] = self._server.terms_of_service
         if self._server.website:

@@ -1,7 +1,7 @@
 """Validation (RFC 8555 §8): finding out for ourselves whether a challenge has been met, on a private network, without
 becoming a way into it."""
 
-from privet.validation.attempts import Attempt, NotProved, Proof, Prover, Step, prove
+from privet.acme.attempts import Attempt, NotProved, Proof, Prover, Step, prove
 from privet.validation.caa import CAA, CheckingCAA
 from privet.validation.dns01 import DNS01Validator, DNSAccount01Validator
 from privet.validation.dnspersist01 import DNSPersist01Validator

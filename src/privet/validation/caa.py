@@ -5,15 +5,16 @@ read or do not understand are a no.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
+from privet.acme.attempts import Attempt, ChallengeValidator, Clock, NotProved, Proof, Prover, prove
 from privet.acme.problems import Problem, ProblemType
-from privet.validation.attempts import Attempt, Clock, NotProved, Proof, Prover, SimpleValidator, Trail, prove, utc_now
 from privet.validation.dnspersist01 import read_issuers
 from privet.validation.issue_values import read_issue_value
 from privet.validation.resolver import LookupFailed, Resolver
+from privet.validation.trail import Trail, utc_now
 from privet.validation.validator import Wrapper
 
 CRITICAL = 0x80  # RFC 8659 §4.1
@@ -99,12 +100,17 @@ class CheckingCAA(Wrapper):
     allow nobody if we are not told who asks."""
 
     def __init__(
-        self, validator: SimpleValidator | Prover, caa: CAA, *, method: str = "", now: Clock = utc_now
+        self, validator: ChallengeValidator | Prover, caa: CAA, *, method: str = "", now: Clock = utc_now
     ) -> None:
         super().__init__(validator, method=method, now=now)
         if not self.method:
             raise ValueError("the method is needed: records may name those they allow")
         self.caa = caa
+
+    @property
+    def directory_meta(self) -> Mapping[str, object]:
+        """RFC 8555 §7.1.1: "hostnames that the ACME server recognizes as referring to itself"."""
+        return {**super().directory_meta, "caaIdentities": list(self.caa.issuers)}
 
     async def prove(self, attempt: Attempt) -> Proof:
         proof = await prove(self.validator, attempt, method=self.method, now=self.now)

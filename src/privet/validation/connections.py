@@ -14,10 +14,10 @@ from collections.abc import AsyncIterator, Iterable
 from typing import NamedTuple
 
 from privet.acme.problems import Problem, ProblemType
-from privet.validation.attempts import Trail
 from privet.validation.gates import Gate
 from privet.validation.networks import AddressRefused, IPAddress, Networks
 from privet.validation.resolver import LookupFailed, Resolver, shown, why
+from privet.validation.trail import Trail
 
 
 class Connection(NamedTuple):
@@ -88,7 +88,9 @@ class Connector:
         for address in await self._allowed(place, trail):
             at = called if place.known_as or str(address) == called else f"{called} at {address}"
             # The place is taken for as long as the connection lives: it is the other end that we spare.
-            async with self.gate.enter(str(address)):
+            async with contextlib.AsyncExitStack() as stack:
+                with trail.paused():
+                    await stack.enter_async_context(self.gate.enter(str(address)))
                 try:
                     sock = await self._dial(address, place.port, what, trail)
                 except TimeoutError:

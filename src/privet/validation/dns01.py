@@ -6,11 +6,12 @@ import hmac
 from datetime import datetime
 from typing import ClassVar
 
+from privet.acme.attempts import Attempt, Clock
 from privet.acme.encoding import to_base64url
 from privet.acme.identifiers import Identifier
 from privet.acme.problems import Problem, ProblemType
-from privet.validation.attempts import Attempt, Clock, Trail, utc_now
 from privet.validation.resolver import LookupFailed, Resolver
+from privet.validation.trail import Trail, utc_now
 from privet.validation.validator import Validator
 
 

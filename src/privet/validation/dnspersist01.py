@@ -10,13 +10,14 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import ClassVar
 
+from privet.acme.attempts import Attempt, Clock
 from privet.acme.encoding import to_base64url
 from privet.acme.identifiers import BadIdentifier, Identifier, from_json
 from privet.acme.problems import Problem, ProblemType
-from privet.validation.attempts import Attempt, Clock, Trail, utc_now
 from privet.validation.dns01 import look_up_texts
 from privet.validation.issue_values import IssueValue, read_issue_value
 from privet.validation.resolver import Resolver
+from privet.validation.trail import Trail, utc_now
 from privet.validation.validator import Validator
 
 _PREFIX = re.compile(r"[a-z][a-z0-9+.-]*:[\x21-\x3a\x3c-\x7e]*", re.IGNORECASE)

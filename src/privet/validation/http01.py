@@ -8,14 +8,15 @@ from typing import ClassVar, NamedTuple
 
 import h11
 
+from privet.acme.attempts import Attempt, Clock
 from privet.acme.identifiers import Identifier
 from privet.acme.problems import Problem, ProblemType
-from privet.validation.attempts import Attempt, Clock, Trail, utc_now
 from privet.validation.connections import Connector, Place, tls_with_strangers
 from privet.validation.gates import Gate
 from privet.validation.networks import Networks
 from privet.validation.redirects import Target, first_target, follow
 from privet.validation.resolver import Resolver, why
+from privet.validation.trail import Trail, utc_now
 from privet.validation.validator import Validator
 
 # The redirects that keep GET a GET without being "see something else" (RFC 9110 §15.4).

@@ -28,9 +28,9 @@ import dns.rdtypes.ANY.TXT
 import dns.rdtypes.IN.A
 import dns.rdtypes.IN.AAAA
 
-from privet.validation.attempts import Trail
 from privet.validation.gates import Gate
 from privet.validation.networks import IPAddress
+from privet.validation.trail import Trail
 
 Rdata = TypeVar("Rdata", bound=dns.rdata.Rdata)
 

@@ -6,19 +6,9 @@ import time
 from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
+from privet.acme.attempts import STEPS, Attempt, ChallengeValidator, Clock, NotProved, Proof, Prover, Step, prove
 from privet.acme.problems import Problem, ProblemType
-from privet.validation.attempts import (
-    STEPS,
-    Attempt,
-    Clock,
-    NotProved,
-    Proof,
-    Prover,
-    SimpleValidator,
-    Step,
-    prove,
-    utc_now,
-)
+from privet.validation.trail import utc_now
 from privet.validation.validator import Wrapper
 
 # What may be otherwise in a moment. What CAA says, or that a name is malformed, will not be.
@@ -45,7 +35,7 @@ class Retrying(Wrapper):
 
     def __init__(
         self,
-        validator: SimpleValidator | Prover,
+        validator: ChallengeValidator | Prover,
         *,
         within: float = 40.0,
         pause: float = 1.0,

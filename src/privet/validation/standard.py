@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Mapping, Sequence
 
+from privet.acme.attempts import Clock
 from privet.acme.problems import ProblemType
-from privet.validation.attempts import Clock, utc_now
 from privet.validation.caa import CAA, CheckingCAA
 from privet.validation.dns01 import DNS01Validator, DNSAccount01Validator
 from privet.validation.dnspersist01 import DNSPersist01Validator
@@ -13,6 +13,7 @@ from privet.validation.networks import Networks
 from privet.validation.resolver import Resolver
 from privet.validation.retries import PASSING, Retrying
 from privet.validation.tlsalpn01 import TLSALPN01Validator
+from privet.validation.trail import utc_now
 from privet.validation.validator import Validator, Wrapper
 
 # A host that answers wrongly will do so again; a nameserver may just not have heard yet.

@@ -12,13 +12,14 @@ from typing import ClassVar
 
 from cryptography import x509
 
+from privet.acme.attempts import Attempt, Clock
 from privet.acme.identifiers import Identifier, IdentifierType
 from privet.acme.problems import Problem, ProblemType
-from privet.validation.attempts import Attempt, Clock, Trail, utc_now
 from privet.validation.connections import Connector, Place, tls_with_strangers
 from privet.validation.gates import Gate
 from privet.validation.networks import Networks
 from privet.validation.resolver import Resolver
+from privet.validation.trail import Trail, utc_now
 from privet.validation.validator import Validator
 
 ALPN = "acme-tls/1"

@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import ClassVar
 
+from privet.acme.attempts import Attempt, ChallengeValidator, Clock, NotProved, Proof, Prover
 from privet.acme.challenges import TOKEN
 from privet.acme.identifiers import BadIdentifier, Identifier, IdentifierType, from_json
 from privet.acme.problems import Problem, ProblemType
-from privet.validation.attempts import Attempt, Clock, NotProved, Proof, Prover, SimpleValidator, Trail, utc_now
+from privet.validation.trail import Trail, utc_now
 
 
 class Validator(ABC):
@@ -37,7 +38,7 @@ class Validator(ABC):
         trail = Trail()
         try:
             identifier = self._check(attempt)
-            async with asyncio.timeout(self.timeout):
+            async with asyncio.timeout(self.timeout) as trail.clock:
                 expires = await self.look(attempt, identifier, trail)
         except TimeoutError:
             detail = f"{self.method} for {attempt.name} took longer than {self.timeout:g} s"
@@ -90,7 +91,7 @@ class Wrapper(ABC):
     """A validator around another, of whichever protocol. `method` is the type of the challenge, for one inside that
     does not know its own."""
 
-    def __init__(self, validator: SimpleValidator | Prover, *, method: str = "", now: Clock = utc_now) -> None:
+    def __init__(self, validator: ChallengeValidator | Prover, *, method: str = "", now: Clock = utc_now) -> None:
         self.validator = validator
         self.method: str = getattr(validator, "method", method)
         self.now = now

@@ -5,22 +5,18 @@ account or whether a wildcard is meant, has the method `prove` and is given an `
 done, and what it raises says so too. The law: nothing but a `Proof` is a yes.
 """
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol, Self, runtime_checkable
 
 from privet.acme.problems import Problem, ProblemType
 
+# What is kept of a validation: its last steps, each cut to a length.
 STEPS = 60
 LONGEST = 300
 
 Clock = Callable[[], datetime]
-
-
-def utc_now() -> datetime:
-    return datetime.now(UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +35,7 @@ class Attempt:
     account: str | None = None
     """The account's URL as the client knows it: what its `Location` said (RFC 8555 §7.3)."""
     thumbprints: tuple[str, ...] = ()
-    """The account's earlier keys, newest first. Its present one is in the key authorization."""
+    """The account's other keys, newest first. The one that answered is in the key authorization."""
 
     @property
     def name(self) -> str:
@@ -62,7 +58,7 @@ class Step:
     """From where: our own address and port, where there was a connection."""
 
     def to_json(self) -> dict[str, str]:
-        return {"what": self.what, "target": self.target, "source": self.source}
+        return {"what": self.what[:LONGEST], "target": self.target[:LONGEST], "source": self.source[:LONGEST]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +78,18 @@ class Proof:
     """Where the CAA records that allow this were found; empty if there are none, None if nobody looked."""
 
     def to_json(self) -> dict[str, object]:
+        """As it is kept: of bounded size, whatever the validator put into it."""
         document: dict[str, object] = {
             "identifier": {"type": self.identifier_type, "value": self.identifier},
             "wildcard": self.wildcard,
-            "method": self.method,
+            "method": self.method[:LONGEST],
             "validated": self.validated.isoformat(),
-            "steps": [step.to_json() for step in self.steps],
+            "steps": steps_to_json(self.steps),
         }
         if self.expires is not None:
             document["expires"] = self.expires.isoformat()
         if self.caa is not None:
-            document["caa"] = self.caa
+            document["caa"] = self.caa[:LONGEST]
         return document
 
 
@@ -109,10 +106,19 @@ class NotProved(Problem):
         return cls(problem.type, problem.detail, method=method, steps=steps)
 
 
-class SimpleValidator(Protocol):
-    """`ChallengeValidator` as the server has it."""
+def steps_to_json(steps: Sequence[Step]) -> list[dict[str, str]]:
+    return [step.to_json() for step in steps[-STEPS:]]
 
-    async def validate(self, identifier: str, identifier_type: str, token: str, key_authorization: str) -> bool: ...
+
+@runtime_checkable
+class ChallengeValidator(Protocol):
+    async def validate(self, identifier: str, identifier_type: str, token: str, key_authorization: str) -> bool:
+        """Return whether the key authorization was found where the challenge says it must be.
+
+        `identifier` is the name or address (a wildcard's without its `*.`), `identifier_type` is `dns` or `ip`. A
+        validator that knows why it refuses raises a `Problem` instead of returning False.
+        """
+        ...
 
 
 @runtime_checkable
@@ -124,23 +130,7 @@ class Prover(Protocol):
         ...
 
 
-class Trail:
-    """The steps of a validation while it is under way: the latest ones, each cut to a size that can be kept."""
-
-    def __init__(self, steps: Iterable[Step] = ()) -> None:
-        self._steps = deque(steps, maxlen=STEPS)
-
-    def add(self, what: str, target: str, source: str = "") -> None:
-        self._steps.append(Step(what[:LONGEST], target, source))
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        return tuple(self._steps)
-
-
-async def prove(
-    validator: SimpleValidator | Prover, attempt: Attempt, *, method: str = "", now: Clock = utc_now
-) -> Proof:
+async def prove(validator: ChallengeValidator | Prover, attempt: Attempt, *, method: str = "", now: Clock) -> Proof:
     """Ask any validator, whichever of the two protocols it speaks. Raises `Problem`."""
     if isinstance(validator, Prover):
         return await validator.prove(attempt)
