@@ -10,7 +10,7 @@ import pytest
 from tests.server.conftest import Stage
 from tests.wire import Wire, problem_of, thumbprint_of
 
-from privet import ACMEResponder, Limits, SQLiteStore
+from privet import ACMEResponder, CertificateAuthority, Limits, SQLiteStore
 from privet.acme.status import Status
 from privet.server import approval
 from privet.server.approval import NotPending
@@ -204,3 +204,37 @@ async def test_a_person_may_decide_where_a_validator_is_at_it(stage: Stage) -> N
         never.gate.set()
         for _ in range(3):
             assert (await wire.post(ordered.headers["location"])).json()["status"] == "ready"
+
+
+async def test_whoever_gave_up_the_account_waits_for_nothing(stage: Stage) -> None:
+    async with stage() as scene:
+        wire = await scene.account()
+        await ordered_by(wire, "a.internal")
+        (waiting,) = await scene.responder.pending()
+        assert wire.kid
+        await wire.post(wire.kid, {"status": "deactivated"})
+        assert await scene.responder.pending() == []
+        for decide in (scene.responder.approve, scene.responder.refuse):
+            with pytest.raises(NotPending, match="of an account that waits for nothing here"):
+                await decide(waiting.id)
+
+
+async def test_each_authority_has_its_own_who_wait(stage: Stage) -> None:
+    """Several share a store; who decides for one does not decide for another."""
+    async with stage() as scene:
+        other_ca = CertificateAuthority(scene.store, "other", now=scene.clock)
+        other_ca.init()
+        other = ACMEResponder(other_ca, now=scene.clock)
+        await ordered_by(await scene.account(), "a.internal")
+        async with scene.at(other) as http:
+            wire = Wire(http, scene.base)
+            await wire.register()
+            await ordered_by(wire, "b.internal")
+        assert set(await waiting_at(scene.responder)) == {"a.internal"}
+        (waiting,) = await other.pending()
+        with pytest.raises(NotPending):
+            await scene.responder.approve(waiting.id)
+        # Whoever has the store, as the command line does, decides for all of them.
+        with AsyncStore(scene.store) as store:
+            assert len(await approval.pending(store, scene.clock())) == 2
+            assert (await approval.approve(store, waiting.id, scene.clock())).status is Status.VALID

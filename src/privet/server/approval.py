@@ -12,35 +12,53 @@ from privet.server.records import PENDING, PERSON, Account, Authorization, Chall
 from privet.server.refusals import refused_orders
 from privet.server.validators import refusal_to_json
 from privet.stores.asynchronous import AsyncStore
-from privet.stores.base import Conflict
+from privet.stores.base import Conflict, Record
 
 
 class NotPending(LookupError):  # noqa: N818 - reads as what it says
     """There is no such authorization, or it no longer waits. The text says which."""
 
 
-async def pending(store: AsyncStore, now: datetime) -> list[Authorization]:
-    """All authorizations that wait, oldest first."""
+async def pending(store: AsyncStore, now: datetime, *, authority: str | None = None) -> list[Authorization]:
+    """The authorizations that wait, oldest first: all, or those of one authority's accounts."""
     waiting: list[Authorization] = []
     after = ""
     while records := await store.find(Kind.AUTHORIZATION, PENDING, after=after, limit=500):
-        waiting += [Authorization.from_record(record) for record in records]
+        found = [Authorization.from_record(record).settle(now) for record in records]
+        there = {each: store.get(Kind.ACCOUNT, each) for each in {each.account for each in found}}
+        accounts = {name: await record for name, record in there.items()}
+        waiting += [
+            each for each in found if each.status is Status.PENDING and _waits(accounts[each.account], authority)
+        ]
         after = records[-1].id
-    return [each for each in waiting if each.settle(now).status is Status.PENDING]
+    return waiting
 
 
-async def approve(store: AsyncStore, id: str, now: datetime) -> Authorization:
+async def approve(store: AsyncStore, id: str, now: datetime, *, authority: str | None = None) -> Authorization:
     """Let it be valid, by the challenge that the client chose, or else the first. Raises `NotPending`."""
-    return await _decide(store, id, now, None)
+    return await _decide(store, id, now, None, authority)
 
 
-async def refuse(store: AsyncStore, id: str, now: datetime, reason: str = "") -> Authorization:
+async def refuse(
+    store: AsyncStore, id: str, now: datetime, reason: str = "", *, authority: str | None = None
+) -> Authorization:
     """Let it and its order be invalid, and say why. Raises `NotPending`."""
     detail = f"refused by a person: {reason}" if reason else "refused by a person"
-    return await _decide(store, id, now, Problem(ProblemType.UNAUTHORIZED, detail))
+    return await _decide(store, id, now, Problem(ProblemType.UNAUTHORIZED, detail), authority)
 
 
-async def _decide(store: AsyncStore, id: str, now: datetime, problem: Problem | None) -> Authorization:
+def _waits(account: Record | None, authority: str | None) -> bool:
+    """Whether it is for us to decide, and somebody is there to hear of it: an account that has been given up waits for
+    nothing."""
+    if account is None:
+        return False
+    found = Account.from_record(account)
+    return found.status is Status.VALID and authority in (None, found.authority)
+
+
+async def _decide(
+    store: AsyncStore, id: str, now: datetime, problem: Problem | None, authority: str | None
+) -> Authorization:
     while True:
         record = await store.get(Kind.AUTHORIZATION, id)
         if record is None:
@@ -48,7 +66,10 @@ async def _decide(store: AsyncStore, id: str, now: datetime, problem: Problem | 
         found = Authorization.from_record(record).settle(now)
         if found.status is not Status.PENDING:
             raise NotPending(f"authorization {id} for {found.identifier} is {found.status}, it no longer waits")
-        answered = await _answered(store, found)
+        account = await store.get(Kind.ACCOUNT, found.account)
+        if account is None or not _waits(account, authority):
+            raise NotPending(f"authorization {id} for {found.identifier} is of an account that waits for nothing here")
+        answered = _answered(found, Account.from_record(account))
         base, type = found.identifier.base.value, found.identifier.type.value
         if problem is None:
             proof = Proof(base, type, found.identifier.wildcard, PERSON, now)
@@ -58,15 +79,13 @@ async def _decide(store: AsyncStore, id: str, now: datetime, problem: Problem | 
             decided = found.decide(answered.refuse(problem), refusal)
         orders = [] if problem is None else await refused_orders(store, decided)
         try:
-            await store.commit(decided.to_record(), *[order.to_record() for order in orders])
+            await store.commit(decided.to_record(), *[order.to_record() for order in orders], unchanged=[account])
         except Conflict:
             continue
         return decided
 
 
-async def _answered(store: AsyncStore, found: Authorization) -> Challenge:
+def _answered(found: Authorization, account: Account) -> Challenge:
     """The challenge that the client has answered; a person may be quicker than the client."""
     chosen = next((each for each in found.challenges if each.status is Status.PROCESSING), found.challenges[0])
-    record = await store.get(Kind.ACCOUNT, found.account)
-    thumbprint = Account.from_record(record).thumbprint if record else ""
-    return chosen.answer(thumbprint, None)
+    return chosen.answer(account.thumbprint, None)

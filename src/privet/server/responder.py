@@ -132,15 +132,16 @@ class ACMEResponder:
 
     async def pending(self) -> list[Authorization]:
         """The authorizations that wait for proof or for a person, oldest first."""
-        return await approval.pending(self._server.store, self._server.now())
+        return await approval.pending(self._server.store, self._server.now(), authority=self._server.ca.name)
 
     async def approve(self, id: str) -> Authorization:
         """Let an authorization be valid. Raises `approval.NotPending`."""
-        return await approval.approve(self._server.store, id, self._server.now())
+        return await approval.approve(self._server.store, id, self._server.now(), authority=self._server.ca.name)
 
     async def refuse(self, id: str, reason: str = "") -> Authorization:
         """Let an authorization, and with it its order, be invalid. Raises `approval.NotPending`."""
-        return await approval.refuse(self._server.store, id, self._server.now(), reason)
+        name = self._server.ca.name
+        return await approval.refuse(self._server.store, id, self._server.now(), reason, authority=name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
