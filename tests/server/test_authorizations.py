@@ -304,7 +304,7 @@ async def test_what_cannot_be_authorized_ahead(stage: Stage, payload: object, st
 @pytest.mark.parametrize("arguments", [{"auto_approve": True}, {}], ids=["trusted", "pending"])
 async def test_so_many_may_be_made_ahead_and_no_more(stage: Stage, arguments: dict[str, Any]) -> None:
     """Also where they are born valid: a looping client cannot fill the disk."""
-    async with stage(limits=Limits(pending_authorizations=3), **arguments) as scene:
+    async with stage(limits=Limits(authorizations_ahead=3), **arguments) as scene:
         wire = await scene.account()
 
         async def make(number: int) -> Any:

@@ -35,7 +35,7 @@ async def new_authorization(server: Server, request: VerifiedRequest) -> Reply:
     await server.check_room(
         Kind.AUTHORIZATION,
         f"ahead:{account.id}",
-        server.limits.pending_authorizations,
+        server.limits.authorizations_ahead,
         "authorizations of this account were made ahead of orders; use them, or deactivate some",
     )
     authorization = make_authorization(

@@ -27,6 +27,8 @@ class Limits:
     """Orders of one account that are neither valid nor invalid."""
     pending_authorizations: int = 1000
     """Authorizations of one account that wait for proof."""
+    authorizations_ahead: int = 100
+    """Authorizations of one account made ahead of orders (RFC 8555 §7.4.1); each order looks through them."""
     orders_page: int = 100
     """Orders on one page of an account's list (RFC 8555 §7.1.2.1)."""
 

@@ -252,9 +252,11 @@ async def _find_proved(server: Server, account: Account, identifier: Identifier)
 
 async def _authorized_ahead(server: Server, account: Account) -> dict[Identifier, Authorization]:
     """What the account has proved by newAuthz, ahead of this order (§7.4.1)."""
-    records = await server.store.find(Kind.AUTHORIZATION, f"ahead:{account.id}", limit=1000)
+    records = await server.store.find(
+        Kind.AUTHORIZATION, f"ahead:{account.id}", limit=server.limits.authorizations_ahead
+    )
     now = server.now()
-    found = [Authorization.from_record(record).settle(now) for record in records]
+    found = [server.read(Authorization, record).settle(now) for record in records]
     found.sort(key=lambda each: each.status is Status.VALID)  # what is proved goes before what is not
     return {each.identifier: each for each in found if each.status in (Status.VALID, Status.PENDING)}
 
