@@ -126,8 +126,7 @@ async def _spend(server: Server, body: bytes) -> None:
     nonce = find_nonce(body)
     if nonce is not None:
         with contextlib.suppress(Problem, Conflict):
-            await server.nonces.redeem(nonce)
-            server.tidy(1)
+            await server.spend(nonce)
 
 
 async def _signer(
@@ -138,8 +137,7 @@ async def _signer(
     What the request is about is fetched in the same turn; nobody looks at it before the signature is verified.
     """
     assert jws.nonce is not None
-    spending = server.nonces.redeem(jws.nonce)
-    server.tidy(1)
+    spending = server.spend(jws.nonce)
     id = incoming.urls.id_of("acct", jws.kid or "")
     loading = server.store.get(Kind.ACCOUNT, id) if id else None
     fetching = None

@@ -120,6 +120,12 @@ class Server:
             self._remember(record, thing)
         return stored
 
+    def spend(self, nonce: str) -> Awaitable[None]:
+        """Begin to spend a nonce: `Nonces.redeem`, which writes a record that is to be pruned some day."""
+        spending = self.nonces.redeem(nonce)
+        self.tidy(1)
+        return spending
+
     async def check_room(self, kind: str, name: str, most: int, what: str, *, adding: int = 1) -> None:
         """Refuse once there are `most` records of this name: a client in a loop must not fill the disk.
 
