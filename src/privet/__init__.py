@@ -3,8 +3,9 @@
 from privet.acme.problems import Problem, ProblemType
 from privet.bundle import CertBundle
 from privet.ca import AuthorityError, CertificateAuthority, KeyType, Profile
+from privet.server.client_certificates import ClientCertificate
 from privet.server.limits import Limits
-from privet.server.policy import Applicant, Decision, Policy
+from privet.server.policy import Applicant, CertificatePolicy, Decision, Policy, Ruling
 from privet.server.responder import ACMEResponder
 from privet.server.validators import ChallengeValidator
 from privet.stores import Conflict, FileStore, MemoryStore, Record, SQLiteStore, Store, StoreError, open_store
@@ -15,7 +16,9 @@ __all__ = [
     "AuthorityError",
     "CertBundle",
     "CertificateAuthority",
+    "CertificatePolicy",
     "ChallengeValidator",
+    "ClientCertificate",
     "Conflict",
     "Decision",
     "FileStore",
@@ -27,6 +30,7 @@ __all__ = [
     "ProblemType",
     "Profile",
     "Record",
+    "Ruling",
     "SQLiteStore",
     "Store",
     "StoreError",

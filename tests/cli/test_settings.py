@@ -102,6 +102,7 @@ WRONG: Mapping[str, object] = {
     "tls": "perhaps",
     "tls_name": [1],
     "tls_validity": "1 fortnight",
+    "client_ca": 5,
     "plain_http": 2,
     "auto_approve": "",
     "approve_anybody": [],

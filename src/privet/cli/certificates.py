@@ -26,9 +26,19 @@ from privet.ca import (
 )
 from privet.cli import options
 from privet.cli.failures import Failure
-from privet.cli.printing import certificate_document, print_fields, print_json, print_json_list, status_of, to_text
+from privet.cli.printing import (
+    certificate_document,
+    print_fields,
+    print_json,
+    print_json_list,
+    printable,
+    status_of,
+    to_text,
+)
 from privet.cli.settings import Settings, read_settings
 from privet.cli.stores import reading, signing
+from privet.server.records import Kind, Order
+from privet.stores import Store
 
 Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
 
@@ -158,11 +168,17 @@ def show(
         found = _find(ca, certificate)
         chain = (found.cert_pem + chain_pem).decode() if found.der else None
         document = certificate_document(found, now)
+        allowed = _allowed(ca.store, found)
         if json:
-            print_json(document | {"fullchain": chain})
+            print_json(document | {"allowed": allowed, "fullchain": chain})
             return
         names = ", ".join(identifier.value for identifier in found.identifiers)
         print_fields((key.replace("_", " "), value) for key, value in (document | {"names": names}).items())
+        print_fields(
+            ("allowed", f"{each['name']}: {each['decision']} by {printable(each['rule'])}")
+            for each in allowed
+            if each["rule"]
+        )
         print(f"\n{chain}" if chain else "\nIt is not signed yet.")
 
 
@@ -306,6 +322,18 @@ def _find(ca: CertificateAuthority, text: str) -> Certificate:
     if found is None:
         raise Failure(f"there is no certificate with the serial number or the name {text}: `privet list` shows all")
     return found
+
+
+def _allowed(store: Store, certificate: Certificate) -> list[dict[str, str]]:
+    """By which decision and rule an account was allowed each name, as its order has it."""
+    record = store.get(Kind.ORDER, certificate.request) if certificate.request else None
+    if record is None:
+        return []
+    order = Order.from_record(record)
+    return [
+        {"name": identifier.value, "decision": ruling.decision.value, "rule": ruling.rule}
+        for identifier, ruling in zip(order.identifiers, order.rulings, strict=True)
+    ]
 
 
 def _serial(text: str) -> int | None:

@@ -16,6 +16,7 @@ from privet.cli.failures import Failure
 from privet.cli.listening import is_public, is_unspecified, resolve
 from privet.cli.serving import run, tls_names
 from privet.cli.settings import Read, Settings, option_name, read_settings
+from privet.cli.tls import read_client_ca
 from privet.validation import Resolver
 
 _LISTENING = "Where it listens"
@@ -90,6 +91,15 @@ def serve(
         str | None,
         typer.Option(
             metavar="DURATION", help="How long its own certificate lives.", show_default="24h", rich_help_panel=_TLS
+        ),
+    ] = None,
+    client_ca: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Let clients show certificates of the CA in FILE, for the policy to know them by. Who shows none is "
+            "anybody; who shows another is refused.",
+            rich_help_panel=_TLS,
         ),
     ] = None,
     plain_http: Annotated[
@@ -239,6 +249,13 @@ def _contradictions(read: Read) -> Iterator[str]:
     yield from _about_validation(settings, unread)
     if settings.store == "memory:" and settings.workers > 1 and not unread & {"store"}:
         yield "--store memory: is for one process, and --workers makes more: choose sqlite:///PATH"
+    if settings.client_ca and not settings.tls and not unread & {"tls"}:
+        yield "--client-ca is about --tls: without it nobody shows a certificate"
+    elif settings.client_ca:
+        try:
+            read_client_ca(settings.client_ca)
+        except Failure as failure:
+            yield str(failure)
     if settings.uds:
         if settings.tls:
             yield "--tls has no use on a Unix socket: the web server in front of it does TLS"

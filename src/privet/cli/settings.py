@@ -221,6 +221,7 @@ class Settings:
     tls: bool = False
     tls_name: tuple[str, ...] = ()
     tls_validity: timedelta = timedelta(hours=24)
+    client_ca: Path | None = None
     plain_http: bool = False
 
     auto_approve: bool = False
@@ -254,6 +255,7 @@ READERS: Mapping[str, Reader] = {
     "tls": read_flag,
     "tls_name": read_names,
     "tls_validity": read_duration,
+    "client_ca": read_path,
     "plain_http": read_flag,
     "auto_approve": read_flag,
     "approve_anybody": read_flag,

@@ -20,7 +20,7 @@ from privet.ca import DEFAULT, AuthorityError, CertificateAuthority
 from privet.cli.failures import Failure
 from privet.cli.settings import Settings
 from privet.cli.stores import OpenStore, init_authority, open_settings_store
-from privet.cli.tls import OwnCertificate
+from privet.cli.tls import OwnCertificate, read_client_ca
 from privet.server.requests import Receive
 from privet.server.responder import ACMEResponder, Scope, Send
 from privet.server.validators import ChallengeValidator
@@ -60,7 +60,13 @@ class Site:
             self._store = open_settings_store(self.settings.store)
             ca = init_authority(self._store, self.settings)
             if self.settings.tls:
-                self._own = OwnCertificate(ca, self._tls_names, self.settings.tls_validity)
+                client_ca = self.settings.client_ca
+                self._own = OwnCertificate(
+                    ca,
+                    self._tls_names,
+                    self.settings.tls_validity,
+                    client_ca=read_client_ca(client_ca) if client_ca else None,
+                )
                 self._own.refresh()
             self._ca = ca
         return self._ca

@@ -5,10 +5,10 @@ from privet.acme.jws import Key, parse_binding, parse_inner
 from privet.acme.payloads import NewAccount, read_contact, read_status
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
-from privet.server.policy import Applicant
+from privet.server.permissions import permit_account
 from privet.server.records import Account, Kind, Order, key_name
 from privet.server.requests import read_key
-from privet.server.server import Reply, Server, VerifiedRequest, ask
+from privet.server.server import Reply, Server, VerifiedRequest
 from privet.server.urls import URLs
 from privet.stores.base import new_id
 
@@ -29,8 +29,7 @@ async def new_account(server: Server, request: VerifiedRequest) -> Reply:
             headers={"Link": f'<{server.terms_of_service}>;rel="terms-of-service"'},
         )
     external_account = _bind(server, request, wish.external_account_binding)
-    applicant = Applicant(None, wish.contact, external_account, request.client)
-    await ask(lambda: server.policy.allow_account(applicant))
+    await permit_account(server, request, wish.contact, external_account)
     now = server.now()
     account = Account(
         id=new_id(now),

@@ -6,7 +6,7 @@ order that anybody can finish, with that same serial and those same bytes.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from privet.acme.identifiers import Identifier
@@ -18,10 +18,11 @@ from privet.ca.certificates import KEPT_AFTER_EXPIRY, KIND, AuthorityError, Cert
 from privet.ca.csr import CSR, BadCSR, parse_csr
 from privet.ca.keys import WeakKey
 from privet.server.accounts import keep_for_longer
-from privet.server.authorizations import applicant, check_pending, make_authorization, take_up_all, to_rfc3339
-from privet.server.policy import Decision
+from privet.server.authorizations import check_pending, make_authorization, take_up_all, to_rfc3339
+from privet.server.permissions import permit_certificate, permit_identifiers
+from privet.server.policy import Decision, Ruling
 from privet.server.records import Account, Authorization, Kind, Order, settle
-from privet.server.server import Reply, Server, VerifiedRequest, ask
+from privet.server.server import Reply, Server, VerifiedRequest
 from privet.server.urls import URLs
 from privet.stores.base import Conflict, new_id
 
@@ -33,15 +34,19 @@ async def new_order(server: Server, request: VerifiedRequest) -> Reply:
     wish = NewOrder.read(request.payload or {}, server.limits.identifiers)
     useful_until = _check_span(server, wish)
     account = request.owner
-    decision = await ask(lambda: server.policy.allow_order(applicant(request), wish.identifiers))
+    now = server.now()
+    lifetime = wish.not_after - (wish.not_before or now) if wish.not_after else None
+    rulings = await permit_identifiers(
+        server, request, wish.identifiers, profile=server.profile.name, lifetime=lifetime
+    )
     await server.check_room(
         Kind.ORDER, f"open:{account.id}", server.limits.open_orders, "orders of this account are open; finish some"
     )
-    now = server.now()
-    ahead = {} if decision is Decision.TRUST else await _authorized_ahead(server, account)
+    needed = [ruling for ruling in rulings.values() if ruling.decision is not Decision.TRUST]
+    ahead = await _authorized_ahead(server, account, rulings) if needed else {}
     reused = [ahead[identifier] for identifier in wish.identifiers if identifier in ahead]
     made = _make_authorizations(
-        server, request, [identifier for identifier in wish.identifiers if identifier not in ahead], decision
+        server, request, {each: rulings[each] for each in wish.identifiers if each not in ahead}
     )
     if pending := sum(each.status is Status.PENDING for each in made):
         await check_pending(server, account, adding=pending)
@@ -56,6 +61,7 @@ async def new_order(server: Server, request: VerifiedRequest) -> Reply:
         not_before=wish.not_before,
         not_after=wish.not_after,
         expires=min([now + server.limits.order_lifetime, useful_until, *(each.expires for each in reused)]),
+        rulings=tuple(rulings[identifier] for identifier in wish.identifiers),
     )
     longer = keep_for_longer(server, account)
     if longer is None:
@@ -80,6 +86,8 @@ async def finalize(server: Server, request: VerifiedRequest) -> Reply:
     if found.status is not Status.READY:
         raise Problem(ProblemType.ORDER_NOT_READY, f"the order is {found.status}, not ready")
     csr = check_csr(read_finalize(request.payload or {}), found.identifiers, request.key)
+    lifetime = found.not_after - (found.not_before or server.now()) if found.not_after else None
+    validity = await permit_certificate(server, request, found.identifiers, csr.public_key, lifetime)
     try:
         certificate = server.ca.prepare(
             csr.public_key,
@@ -87,6 +95,7 @@ async def finalize(server: Server, request: VerifiedRequest) -> Reply:
             profile=server.profile,
             not_before=found.not_before,
             not_after=found.not_after,
+            validity=validity,
             requester=found.account,
             request=found.id,
         )
@@ -181,15 +190,15 @@ async def _load_order(server: Server, request: VerifiedRequest) -> tuple[Order, 
 
 
 def _make_authorizations(
-    server: Server, request: VerifiedRequest, identifiers: Sequence[Identifier], decision: Decision
+    server: Server, request: VerifiedRequest, rulings: Mapping[Identifier, Ruling]
 ) -> list[Authorization]:
     """New authorizations for these identifiers, or one problem that names all that cannot have one."""
     made: list[Authorization] = []
     wrong: list[Subproblem] = []
     expires = server.now() + server.limits.order_lifetime
-    for identifier in identifiers:
+    for identifier, ruling in rulings.items():
         try:
-            made.append(make_authorization(server, request.owner, identifier, decision, expires, request.client))
+            made.append(make_authorization(server, request.owner, identifier, ruling, expires, request.client))
         except Problem as problem:
             wrong.append(Subproblem(problem.type, problem.detail, identifier))
     if wrong:
@@ -197,13 +206,22 @@ def _make_authorizations(
     return made
 
 
-async def _authorized_ahead(server: Server, account: Account) -> dict[Identifier, Authorization]:
-    """What the account has proved by newAuthz, ahead of this order (§7.4.1)."""
+async def _authorized_ahead(
+    server: Server, account: Account, rulings: Mapping[Identifier, Ruling]
+) -> dict[Identifier, Authorization]:
+    """What the account has been authorized for by newAuthz, ahead of this order (§7.4.1), in the way that the policy
+    wants now: what is not trusted any more has to be proved."""
     records = await server.store.find(Kind.AUTHORIZATION, f"ahead:{account.id}", limit=1000)
     now = server.now()
     found = [Authorization.from_record(record).settle(now) for record in records]
     found.sort(key=lambda each: each.status is Status.VALID)  # what is proved goes before what is not
-    return {each.identifier: each for each in found if each.status in (Status.VALID, Status.PENDING)}
+    return {
+        each.identifier: each
+        for each in found
+        if each.status in (Status.VALID, Status.PENDING)
+        and (ruling := rulings.get(each.identifier)) is not None
+        and ruling.decision is each.ruling.decision is not Decision.TRUST
+    }
 
 
 def _check_span(server: Server, wish: NewOrder) -> datetime:

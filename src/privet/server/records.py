@@ -18,6 +18,7 @@ from privet.acme.encoding import to_json
 from privet.acme.identifiers import Identifier, IdentifierType
 from privet.acme.problems import Problem
 from privet.acme.status import ACCOUNT, AUTHORIZATION, CHALLENGE, ORDER, Event, Status, advance
+from privet.server.policy import Decision, Ruling
 from privet.stores.base import Record
 
 ProblemDocument = Mapping[str, object]
@@ -168,6 +169,8 @@ class Authorization(NamedTuple):
     """Made by newAuthz, to be taken up by orders that come later (§7.4.1)."""
     client: str = ""
     """The address that asked, for the person who decides."""
+    ruling: Ruling = Ruling(Decision.PROVE)
+    """What the policy decided, and by which rule."""
     version: int = 0
 
     @property
@@ -183,6 +186,7 @@ class Authorization(NamedTuple):
             "created": _to_seconds(self.created),
             "ahead": self.ahead,
             "client": self.client,
+            "ruling": _from_ruling(self.ruling),
         }
         index = [authorized_name(self.account, self.identifier)]
         if self.status is Status.PENDING:
@@ -207,6 +211,7 @@ class Authorization(NamedTuple):
             expires=record.expires,
             ahead=body["ahead"],
             client=body["client"],
+            ruling=_ruling(body["ruling"]),
             version=record.version,
         )
 
@@ -255,6 +260,9 @@ class Order(NamedTuple):
     error: ProblemDocument | None = None
     kept_until: datetime | None = None
     """A valid order is kept as long as its certificate."""
+    rulings: tuple[Ruling, ...] = ()
+    """What the policy decided about each of its identifiers: kept here too, since the order outlives its
+    authorizations."""
     version: int = 0
 
     @property
@@ -273,6 +281,7 @@ class Order(NamedTuple):
             "certificate": self.certificate,
             "started": _to_seconds_or_none(self.started),
             "error": self.error,
+            "rulings": [_from_ruling(ruling) for ruling in self.rulings],
         }
         index: tuple[str, ...] = (f"account:{self.account}",)
         if self.status not in (Status.VALID, Status.INVALID):
@@ -297,6 +306,7 @@ class Order(NamedTuple):
             started=_from_seconds_or_none(body["started"]),
             error=body["error"],
             kept_until=record.expires,
+            rulings=tuple(map(_ruling, body["rulings"])),
             version=record.version,
         )
 
@@ -349,6 +359,14 @@ def authorized_name(account: str, identifier: Identifier) -> str:
 
 def _identifier(value: Sequence[str]) -> Identifier:
     return Identifier(IdentifierType(value[0]), value[1])
+
+
+def _from_ruling(ruling: Ruling) -> list[str]:
+    return [ruling.decision.value, ruling.rule]
+
+
+def _ruling(value: Sequence[str]) -> Ruling:
+    return Ruling(Decision(value[0]), value[1])
 
 
 def _to_seconds(time: datetime) -> float:
