@@ -7,7 +7,6 @@ has yet to finish a request costs a bounded amount of memory for a bounded time.
 
 import asyncio
 import ssl
-from typing import Any
 
 from cryptography import x509
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -35,7 +34,7 @@ class Connection(HttpToolsProtocol):
     _in_head = True
     _since = 0.0
     _look_timer: asyncio.TimerHandle | None = None
-    _tls: dict[str, Any] | None = None
+    _tls: dict[object, object] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -46,7 +45,7 @@ class Connection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         if self._tls is not None:
-            self.scope["extensions"] = {"tls": self._tls}  # type: ignore[typeddict-item]
+            self.scope["extensions"] = {"tls": self._tls}
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._look_timer is not None:
@@ -117,7 +116,7 @@ class Connection(HttpToolsProtocol):
 _TLS_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
 
 
-def _tls_extension(tls: ssl.SSLObject | ssl.SSLSocket | None) -> dict[str, Any] | None:
+def _tls_extension(tls: ssl.SSLObject | ssl.SSLSocket | None) -> dict[object, object] | None:
     """What ASGI's TLS extension says of a connection. A certificate that does not verify ends the handshake, so that
     whatever certificate is here was verified; OpenSSL hands out none with verification off."""
     if tls is None:
