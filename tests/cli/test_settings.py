@@ -13,13 +13,13 @@ from privet.cli.settings import (
     Reader,
     Settings,
     option_name,
-    read_duration,
     read_mode,
     read_mount,
     read_settings,
     read_url,
     variable_name,
 )
+from privet.server.durations import read_duration
 
 
 def read(environment: Mapping[str, str] | None = None, **options: object) -> Settings:
@@ -107,6 +107,7 @@ WRONG: Mapping[str, object] = {
     "auto_approve": "",
     "approve_anybody": [],
     "ask_challenges": {},
+    "policy": [],
     "validate": [],
     "resolver": ["10.0.0.53:70000"],
     "validate_allow": ["10.0.0.1/8"],

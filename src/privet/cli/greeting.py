@@ -30,6 +30,7 @@ def greeting(settings: Settings, ca: CertificateAuthority, external_url: str) ->
         ("directory", f"{external_url}/directory"),
         ("root SHA-256", ca.fingerprint),
         ("data", path or "in memory: gone when this ends"),
+        *([("policy", f"the rules in {settings.policy.absolute()}")] if settings.policy else []),
         ("approval", _approval(settings)),
         *(_validation(settings) if settings.validate else ()),
     ]

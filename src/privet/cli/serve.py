@@ -14,6 +14,7 @@ from privet.acme.identifiers import BadIdentifier, from_text
 from privet.cli import options
 from privet.cli.failures import Failure
 from privet.cli.listening import is_public, is_unspecified, resolve
+from privet.cli.policies import read_rules
 from privet.cli.serving import run, tls_names
 from privet.cli.settings import Read, Settings, option_name, read_settings
 from privet.cli.tls import read_client_ca
@@ -139,6 +140,14 @@ def serve(
             rich_help_panel=_APPROVAL,
         ),
     ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Let the rules in this TOML file say who may ask for what; `privet policy check FILE` reads them.",
+            rich_help_panel=_APPROVAL,
+        ),
+    ] = None,
     validate: Annotated[
         str | None,
         typer.Option(
@@ -247,6 +256,7 @@ def _contradictions(read: Read) -> Iterator[str]:
     if settings.ask_challenges and not settings.auto_approve and not unread & {"auto_approve"}:
         yield "--ask-challenges is about --auto-approve: without it challenges are asked anyway, so leave it out"
     yield from _about_validation(settings, unread)
+    yield from _about_policy(settings)
     if settings.store == "memory:" and settings.workers > 1 and not unread & {"store"}:
         yield "--store memory: is for one process, and --workers makes more: choose sqlite:///PATH"
     if settings.client_ca and not settings.tls and not unread & {"tls"}:
@@ -289,6 +299,16 @@ def _contradictions(read: Read) -> Iterator[str]:
                 from_text(name)
             except BadIdentifier as error:
                 yield f"HTTPS needs a certificate for the name in --external-url or --host: {error}"
+
+
+def _about_policy(settings: Settings) -> Iterator[str]:
+    if settings.policy and settings.auto_approve:
+        yield "--policy says who may have what, and --auto-approve gives everybody everything: leave one of them out"
+    if settings.policy:
+        try:
+            read_rules(settings.policy)
+        except Failure as failure:
+            yield from str(failure).splitlines()
 
 
 def _about_validation(settings: Settings, unread: frozenset[str]) -> Iterator[str]:

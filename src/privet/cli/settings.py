@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from privet.acme.identifiers import BadIdentifier, from_text
 from privet.cli.failures import Mistakes
+from privet.server.durations import read_duration
 from privet.validation.networks import Networks
 from privet.validation.resolver import read_nameserver
 
@@ -81,23 +82,6 @@ def read_store(value: object) -> str:
     if text != "memory:" and not re.fullmatch(r"(sqlite|file):///.+", text):
         raise ValueError(f"has to be sqlite:///PATH, file:///PATH or memory:, not {value!r}")
     return text
-
-
-def read_duration(value: object) -> timedelta:
-    text = str(value).replace(" ", "")
-    if not re.fullmatch(r"(\d+(\.\d+)?[smhdw])+", text):
-        raise ValueError(f"has to be a duration such as 90m, 24h or 7d, not {value!r}")
-    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-    try:
-        total = sum(
-            (timedelta(**{units[unit]: float(number)}) for number, unit in re.findall(r"([\d.]+)(\w)", text)),
-            timedelta(),
-        )
-    except OverflowError:
-        total = timedelta.max
-    if not timedelta(seconds=1) <= total <= timedelta(days=36500):
-        raise ValueError(f"has to be between a second and a century, not {value!r}")
-    return total
 
 
 def read_url(value: object) -> str:
@@ -227,6 +211,7 @@ class Settings:
     auto_approve: bool = False
     approve_anybody: bool = False
     ask_challenges: bool = False
+    policy: Path | None = None
     validate: tuple[str, ...] = ()
     resolver: tuple[str, ...] = ()
     validate_allow: tuple[str, ...] = ()
@@ -260,6 +245,7 @@ READERS: Mapping[str, Reader] = {
     "auto_approve": read_flag,
     "approve_anybody": read_flag,
     "ask_challenges": read_flag,
+    "policy": read_path,
     "validate": read_validate,
     "resolver": read_resolvers,
     "validate_allow": read_networks,

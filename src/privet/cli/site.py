@@ -18,11 +18,13 @@ from privet.acme.encoding import to_json
 from privet.acme.problems import Problem, ProblemType
 from privet.ca import DEFAULT, AuthorityError, CertificateAuthority
 from privet.cli.failures import Failure
+from privet.cli.policies import read_rules
 from privet.cli.settings import Settings
 from privet.cli.stores import OpenStore, init_authority, open_settings_store
 from privet.cli.tls import OwnCertificate, read_client_ca
 from privet.server.requests import Receive
 from privet.server.responder import ACMEResponder, Scope, Send
+from privet.server.rules import Rules
 from privet.server.validators import ChallengeValidator
 from privet.stores import StoreError
 from privet.validation import Networks, Resolver, make_validators
@@ -50,6 +52,7 @@ class Site:
         self._ca: CertificateAuthority | None = None
         self._own: OwnCertificate | None = None
         self._store: OpenStore | None = None
+        self._policy: Rules | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
         return Site, (self.settings, self.external_url, self._tls_names, self.listeners)
@@ -57,6 +60,7 @@ class Site:
     def open(self) -> CertificateAuthority:
         """Open the store, and make what the first start makes. Raises what the store and the authority raise."""
         if self._ca is None:
+            self._policy = read_rules(self.settings.policy) if self.settings.policy else None
             self._store = open_settings_store(self.settings.store)
             ca = init_authority(self._store, self.settings)
             if self.settings.tls:
@@ -86,8 +90,10 @@ class Site:
     def make_app(self) -> "Application":
         sys.setswitchinterval(_SWITCH_INTERVAL)
         settings = self.settings
+        ca = self._open_or_exit()
         responder = ACMEResponder(
-            self._open_or_exit(),
+            ca,
+            policy=self._policy,
             auto_approve=settings.auto_approve,
             challenge_validator=make_settings_validators(settings, self.listeners),
             ask_challenges=settings.ask_challenges,
