@@ -108,6 +108,7 @@ WRONG: Mapping[str, object] = {
     "approve_anybody": [],
     "ask_challenges": {},
     "policy": [],
+    "require_eab": "perhaps",
     "validate": [],
     "resolver": ["10.0.0.53:70000"],
     "validate_allow": ["10.0.0.1/8"],

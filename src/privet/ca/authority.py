@@ -135,6 +135,10 @@ class CertificateAuthority:
         """When the authority ends, and with it the last certificate it can sign."""
         return self.issuer.not_after
 
+    def secret(self, purpose: bytes) -> bytes:
+        """A secret of 32 bytes that only who has this authority's key can know; another for each purpose."""
+        return keys.derive(self.issuer.key, purpose)
+
     # --- the two steps of every certificate; neither touches the store ---
 
     def prepare(

@@ -77,6 +77,10 @@ def _clients(settings: Settings, external_url: str) -> Iterator[str]:
     yield "# curl"
     yield f"curl -sS {f'--cacert {ROOT} ' if settings.tls else ''}{directory}"
     yield ""
+    if settings.require_eab:
+        yield "# Clients need an external account key. This makes one, and prints what to say to certbot and lego:"
+        yield f"{_command(settings, 'eab create')} --external-url {shlex.quote(external_url)} --name NAME"
+        return
     proof = _certbot(settings)
     if proof is None:
         yield "# certbot knows no tls-alpn-01."
@@ -155,12 +159,16 @@ def _approval(settings: Settings) -> str:
 
 def _command(settings: Settings, command: str) -> str:
     """A command of ours that reaches the same authority, from any folder."""
-    parts = [*_program(), command]
+    parts = [*_program(), *command.split()]
     if settings.store != DEFAULT_STORE:
         scheme = settings.store.partition(":")[0]
         parts += ["--store", f"{scheme}:///{store_path(settings.store)}"]
     if settings.name != "root" and command == "root":
         parts += ["--name", settings.name]
+    if command == "eab create":
+        parts += ["--authority", settings.name] if settings.name != "root" else []
+        password = settings.key_password_file
+        parts += ["--key-password-file", str(password.absolute())] if password else []
     return shlex.join(parts)
 
 

@@ -148,6 +148,15 @@ def serve(
             rich_help_panel=_APPROVAL,
         ),
     ] = None,
+    require_eab: Annotated[
+        bool | None,
+        typer.Option(
+            "--require-eab/--no-require-eab",
+            help="Make accounts only for those who bind an external account key; `privet eab create` makes one.",
+            show_default=False,
+            rich_help_panel=_APPROVAL,
+        ),
+    ] = None,
     validate: Annotated[
         str | None,
         typer.Option(
@@ -302,6 +311,8 @@ def _contradictions(read: Read) -> Iterator[str]:
 
 
 def _about_policy(settings: Settings) -> Iterator[str]:
+    if settings.require_eab and settings.store == "memory:":
+        yield "--require-eab wants keys, which nobody can bring into --store memory: choose sqlite:///PATH"
     if settings.policy and settings.auto_approve:
         yield "--policy says who may have what, and --auto-approve gives everybody everything: leave one of them out"
     if settings.policy:

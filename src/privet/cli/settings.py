@@ -212,6 +212,7 @@ class Settings:
     approve_anybody: bool = False
     ask_challenges: bool = False
     policy: Path | None = None
+    require_eab: bool = False
     validate: tuple[str, ...] = ()
     resolver: tuple[str, ...] = ()
     validate_allow: tuple[str, ...] = ()
@@ -246,6 +247,7 @@ READERS: Mapping[str, Reader] = {
     "approve_anybody": read_flag,
     "ask_challenges": read_flag,
     "policy": read_path,
+    "require_eab": read_flag,
     "validate": read_validate,
     "resolver": read_resolvers,
     "validate_allow": read_networks,

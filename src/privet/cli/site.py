@@ -101,6 +101,7 @@ class Site:
             profile=replace(DEFAULT, validity=settings.validity),
             terms_of_service=settings.terms_of_service,
             website=settings.website,
+            external_account_required=settings.require_eab,
         )
         return Application(responder, settings.mount, self.external_url, self._own, self.close)
 

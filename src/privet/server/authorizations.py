@@ -28,7 +28,7 @@ async def new_authorization(server: Server, request: VerifiedRequest) -> Reply:
     """newAuthz (§7.4.1): prove control of an identifier ahead of an order."""
     identifier = read_new_authorization(request.payload or {})
     account = request.owner
-    rulings = await permit_identifiers(server, request, [identifier])
+    rulings, unchanged = await permit_identifiers(server, request, [identifier])
     await check_pending(server, account)
     await server.check_room(
         Kind.AUTHORIZATION,
@@ -45,7 +45,7 @@ async def new_authorization(server: Server, request: VerifiedRequest) -> Reply:
         request.client,
         ahead=True,
     )
-    await server.commit(authorization, unchanged=[account])
+    await server.commit(authorization, unchanged=[account, *unchanged])
     return Reply(_shown(authorization, request.urls), status=201, location=request.urls.to("authz", authorization.id))
 
 

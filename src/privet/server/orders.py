@@ -36,7 +36,7 @@ async def new_order(server: Server, request: VerifiedRequest) -> Reply:
     account = request.owner
     now = server.now()
     lifetime = wish.not_after - (wish.not_before or now) if wish.not_after else None
-    rulings = await permit_identifiers(
+    rulings, unchanged = await permit_identifiers(
         server, request, wish.identifiers, profile=server.profile.name, lifetime=lifetime
     )
     await server.check_room(
@@ -65,9 +65,9 @@ async def new_order(server: Server, request: VerifiedRequest) -> Reply:
     )
     longer = keep_for_longer(server, account)
     if longer is None:
-        await server.commit(order, *made, unchanged=[account, *reused])
+        await server.commit(order, *made, unchanged=[account, *reused, *unchanged])
     else:
-        await server.commit(order, *made, longer, unchanged=reused)
+        await server.commit(order, *made, longer, unchanged=[*reused, *unchanged])
     return _reply(settle(order, authorizations, now), request.urls, status=201)
 
 
@@ -87,7 +87,7 @@ async def finalize(server: Server, request: VerifiedRequest) -> Reply:
         raise Problem(ProblemType.ORDER_NOT_READY, f"the order is {found.status}, not ready")
     csr = check_csr(read_finalize(request.payload or {}), found.identifiers, request.key)
     lifetime = found.not_after - (found.not_before or server.now()) if found.not_after else None
-    validity = await permit_certificate(server, request, found.identifiers, csr.public_key, lifetime)
+    validity, unchanged = await permit_certificate(server, request, found.identifiers, csr.public_key, lifetime)
     try:
         certificate = server.ca.prepare(
             csr.public_key,
@@ -109,7 +109,7 @@ async def finalize(server: Server, request: VerifiedRequest) -> Reply:
             retry_after=timedelta(minutes=5),
         ) from None
     begun = found.begin(certificate.id, server.now(), kept_until=certificate.not_after + KEPT_AFTER_EXPIRY)
-    begun, certificate = await server.commit(begun, certificate, unchanged=[request.owner, *authorizations])
+    begun, certificate = await server.commit(begun, certificate, unchanged=[request.owner, *authorizations, *unchanged])
     return _reply(await _sign(server, begun, certificate), request.urls)
 
 

@@ -9,26 +9,36 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from privet.acme.identifiers import Identifier
 from privet.acme.problems import Problem, ProblemType, Subproblem, compound
 from privet.ca.keys import PublicKey, check_public_key
 from privet.server.client_certificates import read_client_certificate
+from privet.server.external_accounts import Bound, find_bound, objections
 from privet.server.policy import Applicant, CertificatePolicy, Ruling, read_rulings
+from privet.server.records import Named
 from privet.server.server import Server, VerifiedRequest
 
 log = logging.getLogger("privet")
 
+Allowed = TypeVar("Allowed")
 Answer = TypeVar("Answer")
 Read = TypeVar("Read")
 
 
+class Permission(NamedTuple, Generic[Allowed]):
+    """What is allowed, and what this depends on: it has to be `unchanged` when use is made of it."""
+
+    allowed: Allowed
+    unchanged: tuple[Named, ...]
+
+
 async def permit_account(
-    server: Server, request: VerifiedRequest, contact: tuple[str, ...], external_account: str | None
+    server: Server, request: VerifiedRequest, contact: tuple[str, ...], bound: Bound | None
 ) -> None:
     """Ask whether the account may be made. Raises `Problem`."""
-    applicant = _applicant(server, request, None, contact, external_account)
+    applicant = _applicant(server, request, None, contact, bound)
 
     def read(answer: object) -> None:
         # `return False` is a no as well, and not one that anybody means to be overheard.
@@ -45,25 +55,37 @@ async def permit_identifiers(
     *,
     profile: str | None = None,
     lifetime: timedelta | None = None,
-) -> Mapping[Identifier, Ruling]:
+) -> Permission[Mapping[Identifier, Ruling]]:
     """Ask what the account has to do for each of these. Raises `Problem` if it may not have all of them."""
-    applicant = _applicant_of(server, request, profile, lifetime)
-    rulings = await _ask(
-        server,
-        lambda: server.policy.allow_order(applicant, identifiers),
-        lambda answer: read_rulings(answer, identifiers),
-    )
+    bound = await find_bound(server, request.owner)
+    applicant = _applicant_of(server, request, bound, profile, lifetime)
     wrong = [
+        Subproblem(ProblemType.REJECTED_IDENTIFIER, why, identifier)
+        for identifier, why in objections(bound, identifiers)
+    ]
+    try:
+        rulings = await _ask(
+            server,
+            lambda: server.policy.allow_order(applicant, identifiers),
+            lambda answer: read_rulings(answer, identifiers),
+        )
+    except Problem as problem:
+        if not wrong:
+            raise
+        raise compound([*wrong, *(problem.subproblems or [Subproblem(problem.type, problem.detail)])]) from None
+    wrong += [
         Subproblem(ProblemType.REJECTED_IDENTIFIER, f"{identifier} is not allowed", identifier)
         for identifier in identifiers
         if identifier not in rulings
     ]
     if wrong:
         raise compound(wrong)
+    if bound and (key := bound.key):
+        rulings = {identifier: key.rule_on(identifier, ruling) for identifier, ruling in rulings.items()}
     for identifier, ruling in rulings.items():
         if ruling.rule:
             log.info("account %s, %s: %s by %s", applicant.account, identifier, ruling.decision.value, ruling.rule)
-    return rulings
+    return Permission(rulings, _unchanged(bound))
 
 
 async def permit_certificate(
@@ -72,12 +94,13 @@ async def permit_certificate(
     identifiers: Sequence[Identifier],
     public_key: PublicKey,
     lifetime: timedelta | None,
-) -> timedelta:
-    """Ask about the certificate itself, whose key is known by now; return how long it may live. Raises `Problem`."""
+) -> Permission[timedelta]:
+    """Ask about the certificate itself, whose key is known by now: how long it may live. Raises `Problem`."""
     policy, longest = server.policy, server.profile.validity
+    bound = await find_bound(server, request.owner)
     if not isinstance(policy, CertificatePolicy):
-        return longest
-    applicant = _applicant_of(server, request, server.profile.name, lifetime)
+        return Permission(longest, _unchanged(bound))
+    applicant = _applicant_of(server, request, bound, server.profile.name, lifetime)
     key_type = check_public_key(public_key)
 
     def read(answer: object) -> timedelta:
@@ -90,14 +113,18 @@ async def permit_certificate(
     allowed = await _ask(server, lambda: policy.allow_certificate(applicant, identifiers, key_type), read)
     if lifetime is not None and lifetime > allowed:
         raise Problem(ProblemType.UNAUTHORIZED, f"this certificate may live for {allowed} at most; order it anew")
-    return allowed
+    return Permission(allowed, _unchanged(bound))
+
+
+def _unchanged(bound: Bound | None) -> tuple[Named, ...]:
+    return (bound.key,) if bound and bound.key else ()
 
 
 def _applicant_of(
-    server: Server, request: VerifiedRequest, profile: str | None, lifetime: timedelta | None
+    server: Server, request: VerifiedRequest, bound: Bound | None, profile: str | None, lifetime: timedelta | None
 ) -> Applicant:
     account = request.owner
-    return _applicant(server, request, account.id, account.contact, account.external_account, profile, lifetime)
+    return _applicant(server, request, account.id, account.contact, bound, profile, lifetime)
 
 
 def _applicant(
@@ -105,7 +132,7 @@ def _applicant(
     request: VerifiedRequest,
     account: str | None,
     contact: tuple[str, ...],
-    external_account: str | None,
+    bound: Bound | None,
     profile: str | None = None,
     lifetime: timedelta | None = None,
 ) -> Applicant:
@@ -113,9 +140,9 @@ def _applicant(
     return Applicant(
         account=account,
         contact=contact,
-        external_account=external_account,
+        external_account=bound.id if bound else None,
         client=request.client,
-        external_account_name=external_account,
+        external_account_name=bound.name if bound else None,
         client_certificate=read_client_certificate(pem, server.now()) if pem else None,
         profile=profile,
         lifetime=lifetime,

@@ -29,6 +29,7 @@ class Kind(StrEnum):
 
     ACCOUNT = "account"
     AUTHORIZATION = "authorization"
+    EXTERNAL_ACCOUNT_KEY = "external-account-key"
     ORDER = "order"
 
 

@@ -78,6 +78,7 @@ class ACMEResponder:
     `store` is where accounts, orders and their certificates are kept; the authority's own if it is not given, and with
     another one the authority's verbs (`certificates`, `revoke`) do not see them. `external_url` is the
     address that clients know this responder by, and wants to be said wherever Host headers are not to be trusted.
+    External account keys are those that the store has (`privet eab create`) and those of `external_account_keys`.
     With `ask_challenges`, auto-approved orders still start out pending, and any answer to a challenge is accepted.
 
     Raises `ValueError` for arguments that contradict each other.
@@ -105,8 +106,6 @@ class ACMEResponder:
             raise ValueError("auto_approve asks nobody; leave it out to use a challenge_validator or a policy")
         if ask_challenges and not auto_approve:
             raise ValueError("ask_challenges is about auto_approve; without it challenges are asked anyway")
-        if external_account_required and external_account_keys is None:
-            raise ValueError("external_account_required needs external_account_keys")
         if isinstance(external_account_keys, Mapping):
             external_account_keys = external_account_keys.get
         limits = limits or Limits()
