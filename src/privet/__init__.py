@@ -7,6 +7,7 @@ from privet.server.client_certificates import ClientCertificate
 from privet.server.limits import Limits
 from privet.server.policy import Applicant, CertificatePolicy, Decision, Policy, Ruling
 from privet.server.responder import ACMEResponder
+from privet.server.rules import BadRules, Rules
 from privet.server.validators import ChallengeValidator
 from privet.stores import Conflict, FileStore, MemoryStore, Record, SQLiteStore, Store, StoreError, open_store
 
@@ -14,6 +15,7 @@ __all__ = [
     "ACMEResponder",
     "Applicant",
     "AuthorityError",
+    "BadRules",
     "CertBundle",
     "CertificateAuthority",
     "CertificatePolicy",
@@ -30,6 +32,7 @@ __all__ = [
     "ProblemType",
     "Profile",
     "Record",
+    "Rules",
     "Ruling",
     "SQLiteStore",
     "Store",
