@@ -221,8 +221,8 @@ async def test_each_name_may_have_its_own_answer_and_its_rule_is_on_record(
         # The order outlives its authorizations, and says so too.
         (order,) = [Order.from_record(record) for record in scene.store.find("order")]
         assert [each.rule for each in order.rulings] == ["the inventory", "", "four eyes"]
-        assert "a.internal: trust by the inventory" in caplog.text
-        assert "c.internal: ask by four eyes" in caplog.text
+        assert "a.internal: trust by 'the inventory'" in caplog.text
+        assert "c.internal: ask by 'four eyes'" in caplog.text
 
 
 class Convinced:
@@ -234,6 +234,15 @@ class Convinced:
     async def validate(self, identifier: str, identifier_type: str, token: str, key_authorization: str) -> bool:
         self.asked.append(identifier)
         return True
+
+
+async def test_a_rule_by_any_name_is_a_line_in_the_log(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "privet")
+    rule = "x\n2026-01-01T00:00:00Z INFO issued everything"
+    async with stage(policy=Plain(order=Ruling(Decision.TRUST, rule))) as scene:
+        wire = await scene.account()
+        assert (await wire.order("a.internal")).json()["status"] == "ready"
+    assert rule not in caplog.text
 
 
 async def test_what_a_person_is_to_decide_waits_although_it_could_be_proved(stage: Stage) -> None:

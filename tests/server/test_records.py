@@ -1,5 +1,6 @@
 """What is kept of accounts, orders and authorizations: read back as it was written, and settled by the clock."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -13,6 +14,7 @@ from privet.acme.challenges import ChallengeType
 from privet.acme.identifiers import Identifier, IdentifierType
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import ACCOUNT, AUTHORIZATION, CHALLENGE, ORDER, IllegalTransition, Status, Table
+from privet.server.policy import Decision, Ruling
 from privet.server.records import Account, Authorization, Challenge, Order, settle
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -83,6 +85,7 @@ CHALLENGES = st.builds(
     validated=MAYBE,
     error=ERRORS,
 )
+RULINGS = st.builds(Ruling, st.sampled_from(Decision), st.text())
 AUTHORIZATIONS = st.builds(
     Authorization,
     id=st.text(min_size=1),
@@ -94,6 +97,7 @@ AUTHORIZATIONS = st.builds(
     expires=TIMES,
     ahead=st.booleans(),
     client=st.text(),
+    ruling=RULINGS,
     version=st.integers(0, 9),
 )
 ORDERS = st.builds(
@@ -110,6 +114,7 @@ ORDERS = st.builds(
     started=MAYBE,
     error=ERRORS,
     kept_until=TIMES,
+    rulings=st.lists(RULINGS, max_size=3).map(tuple),
     version=st.integers(0, 9),
 )
 ACCOUNTS = st.builds(
@@ -142,6 +147,13 @@ def test_an_order_is_read_back_as_it_was_written(made: Order) -> None:
 @given(ACCOUNTS)
 def test_an_account_is_read_back_as_it_was_written(made: Account) -> None:
     assert Account.from_record(made.to_record()) == made
+
+
+def test_records_from_before_there_were_rulings_are_read() -> None:
+    for made in (authorization(), order(rulings=(Ruling(Decision.PROVE),), kept_until=LATER)):
+        record = made.to_record()
+        body = {key: value for key, value in json.loads(record.body).items() if not key.startswith("ruling")}
+        assert type(made).from_record(record._replace(body=json.dumps(body).encode())) == made
 
 
 # --- names in the store ---

@@ -9,7 +9,7 @@ import json
 import logging
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -111,21 +111,26 @@ class ExternalAccountKey(NamedTuple):
     def use(self) -> "ExternalAccountKey":
         return self._replace(used=self.used + 1)
 
-    def objection(self, identifier: Identifier) -> str | None:
-        """Why its accounts may not order this, if they may not."""
+    def objections(self, identifiers: Iterable[Identifier]) -> Iterator[tuple[Identifier, str]]:
+        """Which of these its accounts may not order, and why."""
         if not self.allow and not self.trust:
-            return None
-        if not Names([*self.allow, *self.trust]).cover(identifier):
-            return f"{identifier} is not among the names of the external account key {self.name!r}"
-        if identifier.wildcard and not self.wildcard:
-            return f"{identifier} is a wildcard, and the external account key {self.name!r} allows none"
-        return None
+            return
+        names = Names([*self.allow, *self.trust])
+        for identifier in identifiers:
+            if not names.cover(identifier):
+                yield identifier, f"{identifier} is not among the names of the external account key {self.name!r}"
+            elif identifier.wildcard and not self.wildcard:
+                yield identifier, f"{identifier} is a wildcard, and the external account key {self.name!r} allows none"
 
-    def rule_on(self, identifier: Identifier, ruling: Ruling) -> Ruling:
+    def rule_on(self, rulings: Mapping[Identifier, Ruling]) -> Mapping[Identifier, Ruling]:
         """What it makes of what the policy decided: it spares a proof, and never a person."""
-        if ruling.decision is Decision.PROVE and Names(self.trust).cover(identifier):
-            return Ruling(Decision.TRUST, self.rule)
-        return ruling
+        trusted = Names(self.trust)
+        return {
+            identifier: Ruling(Decision.TRUST, self.rule)
+            if ruling.decision is Decision.PROVE and trusted.cover(identifier)
+            else ruling
+            for identifier, ruling in rulings.items()
+        }
 
 
 # --- for the operator, on the store alone ---
@@ -269,11 +274,3 @@ def _bound_to(authority: str, id: str) -> bytes:
 
 def _index(authority: str) -> str:
     return f"authority:{authority}"
-
-
-def objections(bound: Bound | None, identifiers: Sequence[Identifier]) -> list[tuple[Identifier, str]]:
-    """Which of these the account's external account key does not allow, and why."""
-    if bound is None or bound.key is None:
-        return []
-    found = [(identifier, bound.key.objection(identifier)) for identifier in identifiers]
-    return [(identifier, why) for identifier, why in found if why is not None]

@@ -15,7 +15,7 @@ from privet.acme.identifiers import Identifier
 from privet.acme.problems import Problem, ProblemType, Subproblem, compound
 from privet.ca.keys import PublicKey, check_public_key
 from privet.server.client_certificates import read_client_certificate
-from privet.server.external_accounts import Bound, find_bound, objections
+from privet.server.external_accounts import Bound, find_bound
 from privet.server.policy import Applicant, CertificatePolicy, Ruling, read_rulings
 from privet.server.records import Named
 from privet.server.server import Server, VerifiedRequest
@@ -61,10 +61,10 @@ async def permit_identifiers(
     applicant = _applicant_of(server, request, bound, profile, lifetime)
     wrong = [
         Subproblem(ProblemType.REJECTED_IDENTIFIER, why, identifier)
-        for identifier, why in objections(bound, identifiers)
+        for identifier, why in (bound.key.objections(identifiers) if bound and bound.key else ())
     ]
     try:
-        rulings = await _ask(
+        rulings: Mapping[Identifier, Ruling] = await _ask(
             server,
             lambda: server.policy.allow_order(applicant, identifiers),
             lambda answer: read_rulings(answer, identifiers),
@@ -80,11 +80,11 @@ async def permit_identifiers(
     ]
     if wrong:
         raise compound(wrong)
-    if bound and (key := bound.key):
-        rulings = {identifier: key.rule_on(identifier, ruling) for identifier, ruling in rulings.items()}
+    if bound and bound.key:
+        rulings = bound.key.rule_on(rulings)
     for identifier, ruling in rulings.items():
         if ruling.rule:
-            log.info("account %s, %s: %s by %s", applicant.account, identifier, ruling.decision.value, ruling.rule)
+            log.info("account %s, %s: %s by %a", applicant.account, identifier, ruling.decision.value, ruling.rule)
     return Permission(rulings, _unchanged(bound))
 
 

@@ -212,7 +212,7 @@ class Authorization(NamedTuple):
             expires=record.expires,
             ahead=body["ahead"],
             client=body["client"],
-            ruling=_ruling(body["ruling"]),
+            ruling=_ruling(body.get("ruling", _UNKNOWN)),
             version=record.version,
         )
 
@@ -307,7 +307,7 @@ class Order(NamedTuple):
             started=_from_seconds_or_none(body["started"]),
             error=body["error"],
             kept_until=record.expires,
-            rulings=tuple(map(_ruling, body["rulings"])),
+            rulings=tuple(map(_ruling, body.get("rulings", [_UNKNOWN] * len(body["identifiers"])))),
             version=record.version,
         )
 
@@ -360,6 +360,10 @@ def authorized_name(account: str, identifier: Identifier) -> str:
 
 def _identifier(value: Sequence[str]) -> Identifier:
     return Identifier(IdentifierType(value[0]), value[1])
+
+
+# What records say that were written before they said it.
+_UNKNOWN = ("prove", "")
 
 
 def _from_ruling(ruling: Ruling) -> list[str]:
