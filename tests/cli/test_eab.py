@@ -2,12 +2,14 @@
 
 import asyncio
 import re
+import shlex
 import sqlite3
+import subprocess
 from collections.abc import Awaitable, Callable
 
 import httpx
 import pytest
-from tests.cli.command import Person, Serving
+from tests.cli.command import Person, Serving, environment
 from tests.wire import Wire, bind, problem_of
 
 from privet.acme.encoding import from_base64url
@@ -143,3 +145,8 @@ def test_a_server_that_wants_keys_says_how_to_make_one(person: Person) -> None:
             f"--store sqlite:///{person.folder}/privet.db --external-url {serving.base} --name NAME"
         )
         assert "certbot certonly" not in serving.program.output
+        line = said.group().splitlines()[1].replace("NAME", "team-a")
+        done = subprocess.run(
+            shlex.split(line), cwd="/", env=environment(person.folder), capture_output=True, text=True, check=True
+        )
+        assert f"certbot register --server {serving.directory} --eab-kid" in done.stdout

@@ -195,7 +195,41 @@ def test_a_server_knows_its_clients_by_their_certificates(ruler: Person) -> None
             await wire.register()
 
     with ruler.serves("--policy", "policy.toml", "--tls", "--client-ca", "clients.pem") as serving:
+        assert serving.program.wait_for(r"client CA +(.*)\n").group(1) == str(ruler.folder / "clients.pem")
         with_certificate(serving, ruler.folder / "ours-host-1.internal", trusted)
         with_certificate(serving, ruler.folder / "ours-web.internal", refused)
         with_certificate(serving, ruler.folder / "theirs-host-1.internal", nobody)
         with_certificate(serving, None, refused)
+
+
+@pytest.mark.parametrize(
+    ("options", "header", "allowed"),
+    [
+        ((), "10.1.2.3", False),
+        (("--trusted-proxy", "10.9.9.9"), "10.1.2.3", False),
+        (("--trusted-proxy", "127.0.0.1"), "10.1.2.3", True),
+        # What the proxy was told before it added the address it saw is the client's own invention.
+        (("--trusted-proxy", "127.0.0.1"), "10.1.2.3, 192.0.2.1", False),
+        (("--trusted-proxy", "127.0.0.1"), "::ffff:10.1.2.3", True),
+        (("--trusted-proxy", "127.0.0.1"), "not an address", False),
+    ],
+)
+def test_nobody_writes_himself_an_address(person: Person, options: tuple[str, ...], header: str, allowed: bool) -> None:
+    (person.folder / "policy.toml").write_text("""
+        [[rule]]
+        name = "inside"
+        trust = ["*.internal"]
+        client = ["10.1.0.0/16"]
+
+        [[rule]]
+        name = "others"
+        ask = ["*.example"]
+    """)
+
+    async def story(wire: Wire) -> None:
+        wire.http.headers["x-forwarded-for"] = header
+        answer = await wire.order("web.internal")
+        assert answer.status_code == (201 if allowed else 403)
+
+    with person.serves("--policy", "policy.toml", *options) as serving:
+        with_account(serving, story)

@@ -32,6 +32,7 @@ def greeting(settings: Settings, ca: CertificateAuthority, external_url: str) ->
         ("data", path or "in memory: gone when this ends"),
         *([("policy", f"the rules in {settings.policy.absolute()}")] if settings.policy else []),
         ("approval", _approval(settings)),
+        *([("client CA", settings.client_ca.absolute())] if settings.client_ca else []),
         *(_validation(settings) if settings.validate else ()),
     ]
     return "\n".join(
