@@ -18,8 +18,9 @@ from tests.cli.test_serve import with_account
 from tests.interop.programs import Program, free_port
 from tests.wire import Wire, problem_of
 
-from privet import CertificateAuthority, FileStore, KeyType, Limits, Rules, SQLiteStore
+from privet import CertificateAuthority, FileStore, KeyType, Limits, MemoryStore, Rules, SQLiteStore
 from privet.acme.identifiers import from_text
+from privet.server import external_accounts
 from privet.server.policy import Applicant
 from privet.server.rules import _KEYS
 
@@ -189,3 +190,13 @@ def test_external_account_keys_as_the_page_makes_them(reader: Person) -> None:
 def test_every_line_of_the_page_is_run_here() -> None:
     assert len(SHELL) == 5
     assert sum(block.replace("\\\n", "").count("\n") for block in SHELL) == 8
+
+
+def test_a_key_is_made_in_python_as_the_page_says() -> None:
+    (call,) = re.findall(r"`privet\.server\.(external_accounts\.create\(.*\))`", TEXT)
+    store = MemoryStore()
+    ca = CertificateAuthority(store)
+    ca.init()
+    names = {"external_accounts": external_accounts, "store": store, "ca": ca, "now": ca.not_after}
+    key, secret = eval(call, names)
+    assert (key.name, key.allow, len(secret)) == ("team-a", ("*.team-a.internal",), 32)
