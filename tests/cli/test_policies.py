@@ -125,9 +125,10 @@ def test_what_is_tried_is_told_in_words(ruler: Person) -> None:
         "no account: no rule is for you without an external account key; ask for one\n"
         "web.internal  refused        web.internal is allowed by no rule\n"
     )
-    wrong = ruler.tries("policy", "try", "policy.toml", "--name", "a..b", "--lifetime", "long")
+    wrong = ruler.tries("policy", "try", "policy.toml", "--name", "a..b", "--lifetime", "long", "--client", "host")
     assert wrong.sentences == [
         "--name 'a..b' is not a valid DNS name: it has an empty label",
+        "--client has to be an address, or '' for one that nobody knows, not 'host'",
         "--lifetime has to be a duration such as 90m, 24h or 7d, not 'long'",
     ]
 

@@ -14,6 +14,7 @@ from privet.cli.failures import Failure, Mistakes
 from privet.cli.printing import print_json
 from privet.server.client_certificates import ClientCertificate
 from privet.server.durations import read_duration
+from privet.server.names import read_address
 from privet.server.policy import Applicant, Decision
 from privet.server.rules import BadRules, Rules, Verdict
 
@@ -85,6 +86,8 @@ def try_(
     ```
     """
     identifiers, wrong = _identifiers(name)
+    if client and read_address(client) is None:
+        wrong.append(f"--client has to be an address, or '' for one that nobody knows, not {client!r}")
     asked = None
     if lifetime is not None:
         try:
