@@ -4,9 +4,11 @@ from privet.acme.attempts import Attempt, ChallengeValidator, NotProved, Proof, 
 from privet.acme.problems import Problem, ProblemType
 from privet.bundle import CertBundle
 from privet.ca import AuthorityError, CertificateAuthority, KeyType, NameConstraints, NamesRefused, Profile
+from privet.server.client_certificates import ClientCertificate
 from privet.server.limits import Limits, Rate
-from privet.server.policy import Applicant, Decision, Policy
+from privet.server.policy import Applicant, CertificatePolicy, Decision, Policy, Ruling
 from privet.server.responder import ACMEResponder
+from privet.server.rules import BadRules, Rules
 from privet.stores import Conflict, FileStore, MemoryStore, Record, SQLiteStore, Store, StoreError, open_store
 
 __all__ = [
@@ -14,9 +16,12 @@ __all__ = [
     "Applicant",
     "Attempt",
     "AuthorityError",
+    "BadRules",
     "CertBundle",
     "CertificateAuthority",
+    "CertificatePolicy",
     "ChallengeValidator",
+    "ClientCertificate",
     "Conflict",
     "Decision",
     "FileStore",
@@ -33,6 +38,8 @@ __all__ = [
     "Proof",
     "Rate",
     "Record",
+    "Rules",
+    "Ruling",
     "SQLiteStore",
     "Step",
     "Store",

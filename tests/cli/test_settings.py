@@ -13,13 +13,13 @@ from privet.cli.settings import (
     Reader,
     Settings,
     option_name,
-    read_duration,
     read_mode,
     read_mount,
     read_settings,
     read_url,
     variable_name,
 )
+from privet.server.durations import read_duration
 
 
 def read(environment: Mapping[str, str] | None = None, **options: object) -> Settings:
@@ -104,11 +104,14 @@ WRONG: Mapping[str, object] = {
     "tls": "perhaps",
     "tls_name": [1],
     "tls_validity": "1 fortnight",
+    "client_ca": 5,
     "plain_http": 2,
     "auto_approve": "",
     "approve_anybody": [],
     "ask_challenges": {},
     "ask_person": "perhaps",
+    "policy": [],
+    "require_eab": "perhaps",
     "validate": [],
     "validate_within": "soon",
     "resolver": ["10.0.0.53:70000"],

@@ -1,5 +1,6 @@
 """What is kept of accounts, orders and authorizations: read back as it was written, and settled by the clock."""
 
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -13,6 +14,7 @@ from privet.acme.challenges import ChallengeType
 from privet.acme.identifiers import Identifier, IdentifierType
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import ACCOUNT, AUTHORIZATION, CHALLENGE, ORDER, IllegalTransition, Status, Table
+from privet.server.policy import Decision, Ruling
 from privet.server.records import Account, Authorization, Challenge, Order, settle
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -84,6 +86,7 @@ CHALLENGES = st.builds(
     error=ERRORS,
 )
 VALIDATIONS = st.none() | st.dictionaries(st.text(), st.text(), max_size=3)
+RULINGS = st.builds(Ruling, st.sampled_from(Decision), st.text())
 AUTHORIZATIONS = st.builds(
     Authorization,
     id=st.text(min_size=1),
@@ -97,6 +100,7 @@ AUTHORIZATIONS = st.builds(
     client=st.text(),
     order=st.none() | st.text(),
     validation=VALIDATIONS,
+    ruling=RULINGS,
     version=st.integers(0, 9),
 )
 ORDERS = st.builds(
@@ -115,6 +119,7 @@ ORDERS = st.builds(
     kept_until=TIMES,
     shared=st.lists(st.text(), max_size=3).map(tuple),
     proofs=st.lists(st.dictionaries(st.text(), st.text(), max_size=3), max_size=3).map(tuple),
+    rulings=st.lists(RULINGS, max_size=3).map(tuple),
     version=st.integers(0, 9),
 )
 ACCOUNTS = st.builds(
@@ -148,6 +153,13 @@ def test_an_order_is_read_back_as_it_was_written(made: Order) -> None:
 @given(ACCOUNTS)
 def test_an_account_is_read_back_as_it_was_written(made: Account) -> None:
     assert Account.from_record(made.to_record()) == made
+
+
+def test_records_from_before_there_were_rulings_are_read() -> None:
+    for made in (authorization(), order(rulings=(Ruling(Decision.PROVE),), kept_until=LATER)):
+        record = made.to_record()
+        body = {key: value for key, value in json.loads(record.body).items() if not key.startswith("ruling")}
+        assert type(made).from_record(record._replace(body=json.dumps(body).encode())) == made
 
 
 # --- names in the store ---

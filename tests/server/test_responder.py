@@ -673,10 +673,9 @@ async def test_arguments_that_contradict_each_other_are_refused() -> None:
         {"auto_approve": True, "challenge_validator": object()},
         {"auto_approve": True, "policy": object()},
         {"ask_challenges": True},
-        {"external_account_required": True},
         {"challenge_validator": {"http-02": object()}},
     ):
-        with pytest.raises(ValueError, match=r"auto_approve|ask_challenges|external_account|http-02"):
+        with pytest.raises(ValueError, match=r"auto_approve|ask_challenges|http-02"):
             ACMEResponder(ca, **arguments)
 
 

@@ -164,6 +164,10 @@ class CertificateAuthority:
         """Raises `NamesRefused`, with all names that name constraints keep the authority from certifying."""
         self.issuer.check_names(identifiers)
 
+    def secret(self, purpose: bytes) -> bytes:
+        """A secret of 32 bytes that only who has this authority's key can know; another for each purpose."""
+        return keys.derive(self.issuer.key, purpose)
+
     # --- the two steps of every certificate; neither touches the store ---
 
     def prepare(

@@ -11,6 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -162,3 +163,15 @@ def from_pem(pem: bytes, password: bytes | None = None) -> PrivateKey:
     check_public_key(key.public_key())
     assert isinstance(key, PrivateKey)
     return key
+
+
+def derive(key: PrivateKey, purpose: bytes) -> bytes:
+    """A secret of 32 bytes that follows from a private key, and from which it does not; another for each purpose."""
+    match key:
+        case ec.EllipticCurvePrivateKey():
+            private = key.private_numbers().private_value.to_bytes((key.key_size + 7) // 8, "big")
+        case rsa.RSAPrivateKey():
+            private = key.private_numbers().d.to_bytes((key.key_size + 7) // 8, "big")
+        case _:
+            private = key.private_bytes_raw()
+    return HKDF(hashes.SHA256(), 32, salt=None, info=purpose).derive(private)

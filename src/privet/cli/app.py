@@ -11,6 +11,8 @@ from privet.cli import options
 from privet.cli.approvals import approve, pending, refuse
 from privet.cli.authority import import_ca, init, root
 from privet.cli.certificates import issue, list_, revoke, show
+from privet.cli.external_accounts import eab
+from privet.cli.policies import policy
 from privet.cli.printing import print_json
 from privet.cli.serve import serve
 
@@ -28,6 +30,8 @@ _APPROVAL = "Requests that wait for a person"
 _AUTHORITY = "The authority"
 
 app.command(rich_help_panel="The server")(serve)
+app.add_typer(policy, name="policy", rich_help_panel="The server")
+app.add_typer(eab, name="eab", rich_help_panel="The server")
 app.command(rich_help_panel=_CERTIFICATES)(issue)
 app.command("list", rich_help_panel=_CERTIFICATES)(list_)
 app.command(rich_help_panel=_CERTIFICATES)(show)

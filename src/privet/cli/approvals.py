@@ -50,6 +50,7 @@ def pending(
     print(f"{'ID':<{width}}  {'SINCE':<20}  {'FROM':<15}  NAME")
     for each, account in found:
         who = f"  ({printable(', '.join(account.contact))})" if account and account.contact else ""
+        who += f"  by {printable(each.ruling.rule)}" if each.ruling.rule else ""
         client = printable(each.client) or "-"
         print(f"{each.id:<{width}}  {to_text(each.created):<20}  {client:<15}  {each.identifier}{who}")
 
@@ -128,6 +129,8 @@ def _document(authorization: Authorization) -> dict[str, object]:
         "identifier": authorization.identifier.to_json(),
         "account": authorization.account,
         "client": authorization.client or None,
+        "decision": authorization.ruling.decision.value,
+        "rule": authorization.ruling.rule or None,
         "created": to_text(authorization.created),
         "expires": to_text(authorization.expires),
     }

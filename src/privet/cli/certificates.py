@@ -164,12 +164,18 @@ def show(
         found = _find(ca, certificate)
         chain = (found.cert_pem + chain_pem).decode() if found.der else None
         document = certificate_document(found, now)
-        proofs = _proofs(ca, found)
+        order = _order_of(ca, found)
+        allowed, proofs = _allowed(order), order.proofs if order else ()
         if json:
-            print_json(document | {"order": found.request, "proofs": proofs, "fullchain": chain})
+            print_json(document | {"order": found.request, "allowed": allowed, "proofs": proofs, "fullchain": chain})
             return
         names = ", ".join(identifier.value for identifier in found.identifiers)
         print_fields((key.replace("_", " "), value) for key, value in (document | {"names": names}).items())
+        print_fields(
+            ("allowed", f"{each['name']}: {each['decision']} by {printable(each['rule'])}")
+            for each in allowed
+            if each["rule"]
+        )
         print_fields(("proved", _told(proof)) for proof in proofs)
         print(f"\n{chain}" if chain else "\nIt is not signed yet.")
 
@@ -316,16 +322,25 @@ def _find(ca: CertificateAuthority, text: str) -> Certificate:
     return found
 
 
-def _proofs(ca: CertificateAuthority, certificate: Certificate) -> Sequence[Validation]:
-    """What its order's authorizations were proved by; nothing, where nothing had to be proved."""
+def _order_of(ca: CertificateAuthority, certificate: Certificate) -> Order | None:
     record = ca.store.get(Kind.ORDER, certificate.request) if certificate.request else None
-    return Order.from_record(record).proofs if record else ()
+    return Order.from_record(record) if record else None
 
 
 def _told(proof: Validation) -> str:
     name = f"{'*.' if proof['wildcard'] else ''}{proof['identifier']['value']}"
     targets = ", ".join(dict.fromkeys(step["target"] for step in proof["steps"] if step["source"]))
     return printable(f"{name} by {proof['method']} at {proof['validated']}{targets and f', connected to {targets}'}")
+
+
+def _allowed(order: Order | None) -> list[dict[str, str]]:
+    """By which decision and rule an account was allowed each name."""
+    if order is None:
+        return []
+    return [
+        {"name": identifier.value, "decision": ruling.decision.value, "rule": ruling.rule}
+        for identifier, ruling in zip(order.identifiers, order.rulings, strict=True)
+    ]
 
 
 def _serial(text: str) -> int | None:

@@ -34,7 +34,9 @@ def greeting(settings: Settings, ca: CertificateAuthority, external_url: str) ->
         ("root SHA-256", ca.fingerprint),
         *([("names", names)] if (names := names_text(ca.issuer.chain)) else []),
         ("data", path or "in memory: gone when this ends"),
+        *([("policy", f"the rules in {settings.policy.absolute()}")] if settings.policy else []),
         ("approval", _approval(settings)),
+        *([("client CA", settings.client_ca.absolute())] if settings.client_ca else []),
         *(_validation(settings, external_url) if settings.methods else ()),
     ]
     return "\n".join(
@@ -80,6 +82,10 @@ def _clients(settings: Settings, external_url: str) -> Iterator[str]:
     yield "# curl"
     yield f"curl -sS {f'--cacert {ROOT} ' if settings.tls else ''}{directory}"
     yield ""
+    if settings.require_eab:
+        yield "# Clients need an external account key. This makes one, and prints what to say to certbot and lego:"
+        yield f"{_command(settings, 'eab create')} --external-url {shlex.quote(external_url)} --name NAME"
+        return
     proof = _certbot(settings)
     if proof is None:
         yield f"# certbot knows no {' and no '.join(settings.methods)}."
@@ -170,12 +176,16 @@ def _approval(settings: Settings) -> str:
 
 def _command(settings: Settings, command: str) -> str:
     """A command of ours that reaches the same authority, from any folder."""
-    parts = [*_program(), command]
+    parts = [*_program(), *command.split()]
     if settings.store != DEFAULT_STORE:
         scheme = settings.store.partition(":")[0]
         parts += ["--store", f"{scheme}:///{store_path(settings.store)}"]
     if settings.name != "root" and command == "root":
         parts += ["--name", settings.name]
+    if command == "eab create":
+        parts += ["--authority", settings.name] if settings.name != "root" else []
+        password = settings.key_password_file
+        parts += ["--key-password-file", str(password.absolute())] if password else []
     return shlex.join(parts)
 
 

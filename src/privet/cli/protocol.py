@@ -1,11 +1,14 @@
-"""HTTP/1.1 connections, with an end to what a client may send and to how long it may take (RFC 9110 §17.5).
+"""HTTP/1.1 connections, with an end to what a client may send and to how long it may take (RFC 9110 §17.5), and with
+the certificate that the client showed (ASGI's TLS extension).
 
 uvicorn limits neither, and its keep-alive timer starts only after a first answer. The law of this module: a client that
 has yet to finish a request costs a bounded amount of memory for a bounded time.
 """
 
 import asyncio
+import ssl
 
+from cryptography import x509
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 
@@ -31,11 +34,18 @@ class Connection(HttpToolsProtocol):
     _in_head = True
     _since = 0.0
     _look_timer: asyncio.TimerHandle | None = None
+    _tls: dict[object, object] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._tls = _tls_extension(transport.get_extra_info("ssl_object"))
         self._since = self.loop.time()
         self._look_timer = self.loop.call_later(self.patience, self._look)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        if self._tls is not None:
+            self.scope["extensions"] = {"tls": self._tls}
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._look_timer is not None:
@@ -100,3 +110,30 @@ class Connection(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.close()
+
+
+# TLS 1.0 is version 3.1 on the wire (RFC 8446 appendix D).
+_TLS_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
+
+
+def _tls_extension(tls: ssl.SSLObject | ssl.SSLSocket | None) -> dict[object, object] | None:
+    """What ASGI's TLS extension says of a connection. A certificate that does not verify ends the handshake, so that
+    whatever certificate is here was verified; OpenSSL hands out none with verification off."""
+    if tls is None:
+        return None
+    der = tls.getpeercert(binary_form=True) if tls.context.verify_mode is not ssl.CERT_NONE else None
+    return {
+        "server_cert": None,
+        "client_cert_chain": [ssl.DER_cert_to_PEM_cert(der)] if der else [],
+        "client_cert_name": _subject(der) if der else None,
+        "client_cert_error": None,
+        "tls_version": _TLS_VERSIONS.get(tls.version() or ""),
+        "cipher_suite": None,
+    }
+
+
+def _subject(der: bytes) -> str | None:
+    try:
+        return x509.load_der_x509_certificate(der).subject.rfc4514_string()
+    except ValueError:  # OpenSSL reads what cryptography does not
+        return None

@@ -15,9 +15,11 @@ from privet.acme.identifiers import BadIdentifier, from_text
 from privet.cli import options
 from privet.cli.failures import Failure
 from privet.cli.listening import is_public, is_unspecified, resolve
+from privet.cli.policies import read_rules
 from privet.cli.proxy import UNIX
 from privet.cli.serving import run, tls_names
 from privet.cli.settings import VALIDATED, Read, Settings, option_name, read_settings
+from privet.cli.tls import read_client_ca
 from privet.validation import Resolver
 
 _LISTENING = "Where it listens"
@@ -95,6 +97,15 @@ def serve(
             metavar="DURATION", help="How long its own certificate lives.", show_default="24h", rich_help_panel=_TLS
         ),
     ] = None,
+    client_ca: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Let clients show certificates of the CA in FILE, for the policy to know them by. Who shows none is "
+            "anybody; who shows another is refused.",
+            rich_help_panel=_TLS,
+        ),
+    ] = None,
     plain_http: Annotated[
         bool | None,
         typer.Option(
@@ -136,6 +147,23 @@ def serve(
         typer.Option(
             "--ask-person",
             help="Let every request wait for `privet approve`, and ask for no other proof.",
+            show_default=False,
+            rich_help_panel=_APPROVAL,
+        ),
+    ] = None,
+    policy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Let the rules in this TOML file say who may ask for what; `privet policy check FILE` reads them.",
+            rich_help_panel=_APPROVAL,
+        ),
+    ] = None,
+    require_eab: Annotated[
+        bool | None,
+        typer.Option(
+            "--require-eab/--no-require-eab",
+            help="Make accounts only for those who bind an external account key; `privet eab create` makes one.",
             show_default=False,
             rich_help_panel=_APPROVAL,
         ),
@@ -285,12 +313,20 @@ def _contradictions(read: Read) -> Iterator[str]:
     if settings.ask_challenges and not settings.auto_approve and not unread & {"auto_approve"}:
         yield "--ask-challenges is about --auto-approve: without it challenges are asked anyway, so leave it out"
     yield from _about_validation(settings, unread)
+    yield from _about_policy(settings)
     if settings.store == "memory:" and settings.workers > 1 and not unread & {"store"}:
         yield "--store memory: is for one process, and --workers makes more: choose sqlite:///PATH"
     if UNIX in settings.trusted_proxy and not settings.uds and not unread & {"uds"}:
         yield f"--trusted-proxy {UNIX} is about --uds: name the address of the proxy"
     if settings.uds and settings.trusted_proxy and UNIX not in settings.trusted_proxy:
         yield f"on a Unix socket nobody has an address: say --trusted-proxy {UNIX} to believe whoever may open it"
+    if settings.client_ca and not settings.tls and not unread & {"tls"}:
+        yield "--client-ca is about --tls: without it nobody shows a certificate"
+    elif settings.client_ca:
+        try:
+            read_client_ca(settings.client_ca)
+        except Failure as failure:
+            yield str(failure)
     if settings.uds:
         if settings.tls:
             yield "--tls has no use on a Unix socket: the web server in front of it does TLS"
@@ -324,6 +360,18 @@ def _contradictions(read: Read) -> Iterator[str]:
                 from_text(name)
             except BadIdentifier as error:
                 yield f"HTTPS needs a certificate for the name in --external-url or --host: {error}"
+
+
+def _about_policy(settings: Settings) -> Iterator[str]:
+    if settings.require_eab and settings.store == "memory:":
+        yield "--require-eab wants keys, which nobody can bring into --store memory: choose sqlite:///PATH"
+    if settings.policy and settings.auto_approve:
+        yield "--policy says who may have what, and --auto-approve gives everybody everything: leave one of them out"
+    if settings.policy:
+        try:
+            read_rules(settings.policy)
+        except Failure as failure:
+            yield from str(failure).splitlines()
 
 
 def _about_validation(settings: Settings, unread: frozenset[str]) -> Iterator[str]:

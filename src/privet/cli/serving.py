@@ -47,7 +47,7 @@ def run(settings: Settings) -> None:
             sockets = stack.enter_context(listen(settings.host, settings.port))
             address, port = settings.host, sockets[0].getsockname()[1]
             listeners = tuple((each.getsockname()[0], each.getsockname()[1]) for each in sockets)
-        external_url = _external_url(settings, address, port)
+        external_url = external_url_of(settings, address, port)
         site = Site(settings, external_url, tls_names(settings) if settings.tls else (), listeners)
         stack.callback(site.close)
         ca = site.open()
@@ -115,7 +115,7 @@ class _Supervisor(Multiprocess):
         super().terminate_all()
 
 
-def _external_url(settings: Settings, address: str, port: int | None) -> str:
+def external_url_of(settings: Settings, address: str, port: int | None) -> str:
     """The address of the responder as clients know it."""
     if settings.external_url:
         path = urlsplit(settings.external_url).path

@@ -20,6 +20,7 @@ from privet.ca.constraints import read_subtree
 from privet.ca.issuer import SHORTEST_ROOT
 from privet.cli.failures import Mistakes
 from privet.cli.proxy import read_proxy
+from privet.server.durations import read_duration
 from privet.validation.dnspersist01 import read_issuers
 from privet.validation.networks import Networks
 from privet.validation.resolver import read_nameserver
@@ -86,23 +87,6 @@ def read_store(value: object) -> str:
     if text != "memory:" and not re.fullmatch(r"(sqlite|file):///.+", text):
         raise ValueError(f"has to be sqlite:///PATH, file:///PATH or memory:, not {value!r}")
     return text
-
-
-def read_duration(value: object) -> timedelta:
-    text = str(value).replace(" ", "")
-    if not re.fullmatch(r"(\d+(\.\d+)?[smhdw])+", text):
-        raise ValueError(f"has to be a duration such as 90m, 24h or 7d, not {value!r}")
-    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-    try:
-        total = sum(
-            (timedelta(**{units[unit]: float(number)}) for number, unit in re.findall(r"([\d.]+)(\w)", text)),
-            timedelta(),
-        )
-    except OverflowError:
-        total = timedelta.max
-    if not timedelta(seconds=1) <= total <= timedelta(days=36500):
-        raise ValueError(f"has to be between a second and a century, not {value!r}")
-    return total
 
 
 def read_ca_validity(value: object) -> timedelta:
@@ -234,12 +218,15 @@ class Settings:
     tls: bool = False
     tls_name: tuple[str, ...] = ()
     tls_validity: timedelta = timedelta(hours=24)
+    client_ca: Path | None = None
     plain_http: bool = False
 
     auto_approve: bool = False
     approve_anybody: bool = False
     ask_challenges: bool = False
     ask_person: bool = False
+    policy: Path | None = None
+    require_eab: bool = False
     validate: tuple[str, ...] = ()
     validate_within: timedelta = timedelta(seconds=60)
     resolver: tuple[str, ...] = ()
@@ -288,11 +275,14 @@ READERS: Mapping[str, Reader] = {
     "tls": read_flag,
     "tls_name": read_names,
     "tls_validity": read_duration,
+    "client_ca": read_path,
     "plain_http": read_flag,
     "auto_approve": read_flag,
     "approve_anybody": read_flag,
     "ask_challenges": read_flag,
     "ask_person": read_flag,
+    "policy": read_path,
+    "require_eab": read_flag,
     "validate": read_validate,
     "validate_within": read_duration,
     "resolver": read_resolvers,

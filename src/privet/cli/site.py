@@ -25,13 +25,15 @@ from privet.acme.identifiers import from_text
 from privet.acme.problems import Problem, ProblemType
 from privet.ca import DEFAULT, AuthorityError, CertificateAuthority
 from privet.cli.failures import Failure
+from privet.cli.policies import read_rules
 from privet.cli.proxy import TrustedProxies
 from privet.cli.settings import Settings
 from privet.cli.stores import OpenStore, check_time, init_authority, open_settings_store
-from privet.cli.tls import OwnCertificate
+from privet.cli.tls import OwnCertificate, read_client_ca
 from privet.server.limits import Limits
 from privet.server.requests import Receive
 from privet.server.responder import ACMEResponder, Scope, Send
+from privet.server.rules import Rules
 from privet.stores import StoreError
 from privet.validation import Networks, Resolver, make_validators
 
@@ -63,6 +65,7 @@ class Site:
         self._ca: CertificateAuthority | None = None
         self._own: OwnCertificate | None = None
         self._store: OpenStore | None = None
+        self._policy: Rules | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
         return Site, (self.settings, self.external_url, self._tls_names, self.listeners)
@@ -70,11 +73,18 @@ class Site:
     def open(self) -> CertificateAuthority:
         """Open the store, and make what the first start makes. Raises what the store and the authority raise."""
         if self._ca is None:
+            self._policy = read_rules(self.settings.policy) if self.settings.policy else None
             self._store = open_settings_store(self.settings.store)
             ca = init_authority(self._store, self.settings)
             check_time(ca)
             if self.settings.tls:
-                self._own = OwnCertificate(ca, self._certifiable(ca), self.settings.tls_validity)
+                client_ca = self.settings.client_ca
+                self._own = OwnCertificate(
+                    ca,
+                    self._certifiable(ca),
+                    self.settings.tls_validity,
+                    client_ca=read_client_ca(client_ca) if client_ca else None,
+                )
                 self._own.refresh()
             self._ca = ca
         return self._ca
@@ -107,8 +117,10 @@ class Site:
             threading.Thread(target=_end_with, args=(supervisor.sentinel,), daemon=True).start()
         sys.setswitchinterval(_SWITCH_INTERVAL)
         settings = self.settings
+        ca = self._open_or_exit()
         responder = ACMEResponder(
-            self._open_or_exit(),
+            ca,
+            policy=self._policy,
             auto_approve=settings.auto_approve,
             challenge_validator=make_settings_validators(settings, self.external_url, self.listeners),
             ask_challenges=settings.ask_challenges,
@@ -117,6 +129,7 @@ class Site:
             limits=Limits(validation=settings.validate_within, authorization_reuse=settings.reuse_authorizations),
             terms_of_service=settings.terms_of_service,
             website=settings.website,
+            external_account_required=settings.require_eab,
         )
         proxies = TrustedProxies(settings.trusted_proxy)
         return Application(responder, settings.mount, self.external_url, proxies, self._own, self.close)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
+from pathlib import Path
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -20,6 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from privet.acme.identifiers import IdentifierType, from_text
 from privet.ca import AuthorityError, CertificateAuthority, KeyType, keys
+from privet.cli.failures import Failure
 from privet.stores import Conflict, Record, StoreError
 
 log = logging.getLogger("privet")
@@ -70,8 +72,20 @@ class _Own:
         return self.begins + (self.ends - self.begins) * 2 / 3
 
 
+def read_client_ca(path: Path) -> str:
+    """The certificates in a file, in PEM and nothing else. Raises `Failure`."""
+    try:
+        found = x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise Failure(f"--client-ca {path} cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise Failure(f"--client-ca {path} has no certificate in PEM: name a file with those of your CA") from None
+    return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in found)
+
+
 class OwnCertificate:
-    """Keeps an `SSLContext` supplied with a good certificate for these names."""
+    """Keeps an `SSLContext` supplied with a good certificate for these names. `client_ca` (PEM) are the authorities
+    whose certificates clients may show."""
 
     def __init__(
         self,
@@ -79,6 +93,7 @@ class OwnCertificate:
         names: Sequence[str],
         validity: timedelta,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        client_ca: str | None = None,
     ) -> None:
         self._ca = ca
         self._names = tuple(names)
@@ -91,6 +106,13 @@ class OwnCertificate:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self.context.minimum_version = ssl.TLSVersion.TLSv1_2
         self.context.set_alpn_protocols(["http/1.1"])
+        if client_ca is not None:
+            # Who shows none is anybody; who shows one that does not verify gets no connection.
+            self.context.verify_mode = ssl.CERT_OPTIONAL
+            self.context.load_verify_locations(cadata=client_ca)
+            # A session that is resumed is not verified again.
+            self.context.options |= ssl.OP_NO_TICKET
+            self.context.num_tickets = 0
 
     def refresh(self) -> datetime:
         """Take up the certificate in the store, after renewing it if it is time; return when to look again."""

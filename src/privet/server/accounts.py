@@ -1,15 +1,16 @@
 """Accounts (RFC 8555 §7.3): made, updated, deactivated, given another key."""
 
 from privet.acme.encoding import from_json
-from privet.acme.jws import Key, parse_binding, parse_inner
+from privet.acme.jws import Key, parse_inner
 from privet.acme.payloads import NewAccount, read_contact, read_status
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
-from privet.server.policy import Applicant
+from privet.server.external_accounts import ExternalAccountKey, bind
+from privet.server.permissions import permit_account
 from privet.server.rates import network_of
 from privet.server.records import Account, Kind, Order, key_name
 from privet.server.requests import read_key
-from privet.server.server import Reply, Server, VerifiedRequest, ask
+from privet.server.server import Reply, Server, VerifiedRequest
 from privet.server.urls import URLs
 from privet.stores.base import new_id
 
@@ -29,9 +30,8 @@ async def new_account(server: Server, request: VerifiedRequest) -> Reply:
             instance=server.terms_of_service,  # §6.7: "Visit the "instance" URL and take actions specified there"
             headers={"Link": f'<{server.terms_of_service}>;rel="terms-of-service"'},
         )
-    external_account = _bind(server, request, wish.external_account_binding)
-    applicant = Applicant(None, wish.contact, external_account, request.client)
-    await ask(lambda: server.policy.allow_account(applicant))
+    bound = await bind(server, request, wish.external_account_binding)
+    await permit_account(server, request, wish.contact, bound)
     network = network_of(request.client)
     await server.rates.take(server.limits.accounts_of_network, f"new accounts from {network}")
     now = server.now()
@@ -42,13 +42,21 @@ async def new_account(server: Server, request: VerifiedRequest) -> Reply:
         thumbprint=request.key.thumbprint,
         contact=wish.contact,
         terms_of_service_agreed=wish.terms_of_service_agreed,
-        external_account=external_account,
-        binding=_kept(wish.external_account_binding) if external_account else None,
+        external_account=bound.id if bound else None,
+        binding=_kept(wish.external_account_binding) if bound else None,
         created=now,
         expires=now + server.limits.new_account_lifetime,
         authority=server.ca.name,
     )
-    await server.commit(*([found.lapse()] if found else []), account)
+    changed: list[Account | ExternalAccountKey] = [found.lapse()] if found else []
+    unchanged = []
+    if bound and bound.key and bound.key.uses is not None:
+        changed.append(bound.key.use())
+    elif bound and bound.key:
+        unchanged.append(
+            bound.key
+        )  # nobody counts, so that many can come at once; but it is not to be revoked meanwhile
+    await server.commit(*changed, account, unchanged=unchanged)
     return Reply(_shown(account, request.urls), status=201, location=request.urls.to("acct", account.id))
 
 
@@ -136,31 +144,6 @@ def _existing(account: Account, request: VerifiedRequest) -> Reply:
     if account.status is not Status.VALID:
         raise Problem(ProblemType.ACCOUNT_NOT_VALID, f"the account of this key is {account.status}")
     return Reply(_shown(account, request.urls), location=request.urls.to("acct", account.id))
-
-
-def _bind(server: Server, request: VerifiedRequest, binding: object | None) -> str | None:
-    """Check an external account binding (§7.3.4); return the id of its key."""
-    if binding is None:
-        if server.external_account_required:
-            raise Problem(
-                ProblemType.EXTERNAL_ACCOUNT_REQUIRED, "an external account key is needed; ask for one, and bind it"
-            )
-        return None
-    if server.external_account_keys is None:
-        return None  # "servers ... that do not require it ... ignore": nothing is granted because of it
-    jws = parse_binding(binding)
-    assert jws.kid is not None
-    key = server.external_account_keys(jws.kid)
-    unknown = Problem(ProblemType.UNAUTHORIZED, "the external account binding is not signed with the key it names")
-    if key is None:
-        raise unknown
-    jws.verify_mac(key)
-    if (
-        jws.url != request.url
-        or Key.from_jwk(from_json(jws.payload, "the binding")).thumbprint != request.key.thumbprint
-    ):
-        raise Problem(ProblemType.MALFORMED, "the external account binding is for another url or another key")
-    return jws.kid
 
 
 def _kept(binding: object) -> dict[str, object]:

@@ -15,12 +15,13 @@ from privet.acme.payloads import read_new_authorization, read_status
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
 from privet.ca.constraints import NamesRefused
-from privet.server.policy import Applicant, Decision
+from privet.server.permissions import permit_identifiers
+from privet.server.policy import Decision, Ruling
 from privet.server.records import Account, Authorization, Challenge, Kind
 from privet.server.refusals import refused_orders
-from privet.server.server import Reply, Server, VerifiedRequest, ask
+from privet.server.server import Reply, Server, VerifiedRequest
 from privet.server.urls import URLs
-from privet.server.validators import Judgement, TakesTheirWord, challenge_fields, judge, refuse
+from privet.server.validators import Judgement, TakesTheirWord, Validators, challenge_fields, judge, refuse
 from privet.stores.base import Conflict, new_id
 
 log = logging.getLogger("privet")
@@ -30,7 +31,7 @@ async def new_authorization(server: Server, request: VerifiedRequest) -> Reply:
     """newAuthz (§7.4.1): prove control of an identifier ahead of an order."""
     identifier = read_new_authorization(request.payload or {})
     account = request.owner
-    decision = await ask(lambda: server.policy.allow_order(applicant(request), [identifier]))
+    rulings, unchanged = await permit_identifiers(server, request, [identifier])
     await check_pending(server, account)
     await server.check_room(
         Kind.AUTHORIZATION,
@@ -39,9 +40,15 @@ async def new_authorization(server: Server, request: VerifiedRequest) -> Reply:
         "authorizations of this account were made ahead of orders; use them, or deactivate some",
     )
     authorization = make_authorization(
-        server, account, identifier, decision, server.now() + server.limits.order_lifetime, request.client, ahead=True
+        server,
+        account,
+        identifier,
+        rulings[identifier],
+        server.now() + server.limits.order_lifetime,
+        request.client,
+        ahead=True,
     )
-    await server.commit(authorization, unchanged=[account])
+    await server.commit(authorization, unchanged=[account, *unchanged])
     return Reply(
         _shown(server, authorization, request.urls), status=201, location=request.urls.to("authz", authorization.id)
     )
@@ -91,15 +98,16 @@ async def challenge(server: Server, request: VerifiedRequest) -> Reply:
 
 
 async def _answer(server: Server, request: VerifiedRequest, found: Authorization, asked: Challenge) -> Authorization:
-    """The client says it is ready. Without a validator for it, a person decides."""
+    """The client says it is ready. Where the policy wants it so, or without validators, a person decides."""
     answered = asked.answer(request.key.thumbprint, None)
-    if asked.status is Status.PROCESSING and (server.validators is None or _is_held(server, found, asked)):
+    validators = _validators(server, found)
+    if asked.status is Status.PROCESSING and (validators is None or _is_held(server, found, asked)):
         return found
-    if server.validators is None:
+    if validators is None:
         waiting = found.with_challenge(answered)
         await server.commit(waiting, unchanged=[request.owner])
         return waiting
-    if isinstance(server.validators.get(asked.type), TakesTheirWord):
+    if isinstance(validators.get(asked.type), TakesTheirWord):
         believed = found.with_challenge(answered.validate(server.now()))
         await server.commit(believed, unchanged=[request.owner])
         return believed
@@ -123,6 +131,11 @@ async def take_up_all(
     return await asyncio.gather(*[take_up(server, request, each) for each in found])
 
 
+def _validators(server: Server, found: Authorization) -> Validators | None:
+    """Who validates its challenges; None if a person decides."""
+    return None if found.ruling.decision is Decision.ASK else server.validators
+
+
 def _is_held(server: Server, found: Authorization, asked: Challenge) -> bool:
     """Whether another process is at it."""
     if (found.id, asked.type) in server.validating:
@@ -131,7 +144,7 @@ def _is_held(server: Server, found: Authorization, asked: Challenge) -> bool:
 
 
 def _cut_short(server: Server, found: Authorization) -> Challenge | None:
-    if server.validators is None or found.status is not Status.PENDING:
+    if _validators(server, found) is None or found.status is not Status.PENDING:
         return None
     now = server.now()
     return next(
@@ -244,16 +257,11 @@ def _load(server: Server, request: VerifiedRequest) -> Authorization:
     return found.settle(server.now())
 
 
-def applicant(request: VerifiedRequest) -> Applicant:
-    account = request.owner
-    return Applicant(account.id, account.contact, account.external_account, request.client)
-
-
 def make_authorization(
     server: Server,
     account: Account,
     identifier: Identifier,
-    decision: Decision,
+    ruling: Ruling,
     expires: datetime,
     client: str,
     *,
@@ -265,9 +273,10 @@ def make_authorization(
         server.ca.check_names([identifier])
     except NamesRefused as error:
         raise Problem(ProblemType.REJECTED_IDENTIFIER, str(error)) from None
-    offered = STANDARD if server.validators is None else server.validators
+    validators = None if ruling.decision is Decision.ASK else server.validators
+    offered = STANDARD if validators is None else validators
     types = tuple(type for type in challenge_types(identifier) if type in offered)
-    trusted = decision is Decision.TRUST
+    trusted = ruling.decision is Decision.TRUST
     if not types and not trusted:
         raise Problem(ProblemType.REJECTED_IDENTIFIER, f"no challenge offered here can prove control of {identifier}")
     now = server.now()
@@ -282,6 +291,7 @@ def make_authorization(
         ahead=ahead,
         client=client,
         order=order,
+        ruling=ruling,
     )
 
 

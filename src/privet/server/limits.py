@@ -54,6 +54,8 @@ class Limits:
     account_lifetime: timedelta = timedelta(days=400)
     """How long an account is kept after its last order, give or take half of that."""
 
+    policy: timedelta = timedelta(seconds=10)
+    """How long an async policy may think; what takes longer is a no."""
     patience: timedelta = timedelta(seconds=1.5)
     """How long an answer to a challenge waits for the validator before it says `processing`."""
     validation: timedelta = timedelta(seconds=60)

@@ -7,7 +7,7 @@ order that anybody can finish, with that same serial and those same bytes.
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
 from privet.acme.identifiers import Identifier
@@ -19,11 +19,12 @@ from privet.ca.certificates import KEPT_AFTER_EXPIRY, KIND, AuthorityError, Cert
 from privet.ca.csr import CSR, BadCSR, parse_csr
 from privet.ca.keys import WeakKey
 from privet.server.accounts import keep_for_longer
-from privet.server.authorizations import applicant, check_pending, make_authorization, take_up_all, to_rfc3339
-from privet.server.policy import Decision
+from privet.server.authorizations import check_pending, make_authorization, take_up_all, to_rfc3339
+from privet.server.permissions import permit_certificate, permit_identifiers
+from privet.server.policy import Decision, Ruling
 from privet.server.rates import network_of
 from privet.server.records import PERSON, Account, Authorization, Kind, Order, proved_name, settle
-from privet.server.server import Reply, Server, VerifiedRequest, ask
+from privet.server.server import Reply, Server, VerifiedRequest
 from privet.server.urls import URLs
 from privet.stores.base import Conflict, new_id
 
@@ -35,17 +36,20 @@ async def new_order(server: Server, request: VerifiedRequest) -> Reply:
     wish = NewOrder.read(request.payload or {}, server.limits.identifiers)
     useful_until = _check_span(server, wish)
     account = request.owner
-    decision = await ask(lambda: server.policy.allow_order(applicant(request), wish.identifiers))
+    now = server.now()
+    id = new_id(now)
+    lifetime = wish.not_after - (wish.not_before or now) if wish.not_after else None
+    rulings, unchanged = await permit_identifiers(
+        server, request, wish.identifiers, profile=server.profile.name, lifetime=lifetime
+    )
     await _check_rates(server, request, wish.identifiers)
     await server.check_room(
         Kind.ORDER, f"open:{account.id}", server.limits.open_orders, "orders of this account are open; finish some"
     )
-    now = server.now()
-    id = new_id(now)
-    there = {} if decision is Decision.TRUST else await _find_authorized(server, account, wish.identifiers)
+    there = await _find_authorized(server, account, rulings)
     reused = [there[identifier] for identifier in wish.identifiers if identifier in there]
-    new = [identifier for identifier in wish.identifiers if identifier not in there]
-    made = _make_authorizations(server, request, new, decision, id)
+    new = {identifier: rulings[identifier] for identifier in wish.identifiers if identifier not in there}
+    made = _make_authorizations(server, request, new, id)
     if pending := sum(each.status is Status.PENDING for each in made):
         await check_pending(server, account, adding=pending)
     by_identifier = {each.identifier: each for each in [*reused, *made]}
@@ -60,12 +64,13 @@ async def new_order(server: Server, request: VerifiedRequest) -> Reply:
         not_after=wish.not_after,
         expires=min([now + server.limits.order_lifetime, useful_until, *(each.expires for each in reused)]),
         shared=tuple(each.id for each in reused),
+        rulings=tuple(rulings[identifier] for identifier in wish.identifiers),
     )
     longer = keep_for_longer(server, account)
     if longer is None:
-        await server.commit(order, *made, unchanged=[account, *reused])
+        await server.commit(order, *made, unchanged=[account, *reused, *unchanged])
     else:
-        await server.commit(order, *made, longer, unchanged=reused)
+        await server.commit(order, *made, longer, unchanged=[*reused, *unchanged])
     return _reply(settle(order, authorizations, now), request.urls, status=201)
 
 
@@ -84,6 +89,8 @@ async def finalize(server: Server, request: VerifiedRequest) -> Reply:
     if found.status is not Status.READY:
         raise Problem(ProblemType.ORDER_NOT_READY, f"the order is {found.status}, not ready")
     csr = check_csr(read_finalize(request.payload or {}), found.identifiers, request.key)
+    lifetime = found.not_after - (found.not_before or server.now()) if found.not_after else None
+    validity, unchanged = await permit_certificate(server, request, found.identifiers, csr.public_key, lifetime)
     try:
         certificate = server.ca.prepare(
             csr.public_key,
@@ -91,6 +98,7 @@ async def finalize(server: Server, request: VerifiedRequest) -> Reply:
             profile=server.profile,
             not_before=found.not_before,
             not_after=found.not_after,
+            validity=validity,
             requester=found.account,
             request=found.id,
         )
@@ -109,7 +117,7 @@ async def finalize(server: Server, request: VerifiedRequest) -> Reply:
         kept_until=certificate.not_after + KEPT_AFTER_EXPIRY,
         proofs=tuple(each.proof for each in authorizations if each.proof),
     )
-    begun, certificate = await server.commit(begun, certificate, unchanged=[request.owner, *authorizations])
+    begun, certificate = await server.commit(begun, certificate, unchanged=[request.owner, *authorizations, *unchanged])
     return _reply(await _sign(server, begun, certificate), request.urls)
 
 
@@ -206,16 +214,16 @@ async def _check_rates(server: Server, request: VerifiedRequest, identifiers: Se
 
 
 def _make_authorizations(
-    server: Server, request: VerifiedRequest, identifiers: Sequence[Identifier], decision: Decision, order: str
+    server: Server, request: VerifiedRequest, rulings: Mapping[Identifier, Ruling], order: str
 ) -> list[Authorization]:
     """New authorizations for these identifiers, or one problem that names all that cannot have one."""
     made: list[Authorization] = []
     wrong: list[Subproblem] = []
     expires = server.now() + server.limits.order_lifetime
-    for identifier in identifiers:
+    for identifier, ruling in rulings.items():
         try:
             made.append(
-                make_authorization(server, request.owner, identifier, decision, expires, request.client, order=order)
+                make_authorization(server, request.owner, identifier, ruling, expires, request.client, order=order)
             )
         except Problem as problem:
             wrong.append(Subproblem(problem.type, problem.detail, identifier))
@@ -225,18 +233,25 @@ def _make_authorizations(
 
 
 async def _find_authorized(
-    server: Server, account: Account, identifiers: Sequence[Identifier]
+    server: Server, account: Account, rulings: Mapping[Identifier, Ruling]
 ) -> dict[Identifier, Authorization]:
-    """What the account need not prove again."""
-    ahead = await _authorized_ahead(server, account)
-    missing = [identifier for identifier in identifiers if identifier not in ahead]
+    """What the account need not prove, or wait for, again: as long as the policy decides as it did then."""
+    if all(ruling.decision is Decision.TRUST for ruling in rulings.values()):
+        return {}
+    ahead = await _authorized_ahead(server, account, rulings)
     if not server.limits.authorization_reuse:
         return ahead
-    finding = [_find_proved(server, account, identifier) for identifier in missing]
+    finding = [
+        _find_proved(server, account, identifier, ruling.decision)
+        for identifier, ruling in rulings.items()
+        if identifier not in ahead and ruling.decision is not Decision.TRUST
+    ]
     return ahead | {each.identifier: each for each in await asyncio.gather(*finding) if each}
 
 
-async def _find_proved(server: Server, account: Account, identifier: Identifier) -> Authorization | None:
+async def _find_proved(
+    server: Server, account: Account, identifier: Identifier, decision: Decision
+) -> Authorization | None:
     """The newest authorization that was proved a short enough time ago, by what counts here as a proof today."""
     now, offered = server.now(), {PERSON, *(server.validators or {})}
     newest, after = None, ""
@@ -244,21 +259,31 @@ async def _find_proved(server: Server, account: Account, identifier: Identifier)
         Kind.AUTHORIZATION, proved_name(account.id, identifier), after=after, limit=100
     ):
         for each in (server.read(Authorization, record) for record in records):
-            if each.identifier == identifier and each.proved_by(now, server.limits.authorization_reuse) in offered:
+            proved = each.proved_by(now, server.limits.authorization_reuse) in offered
+            if each.identifier == identifier and each.ruling.decision is decision and proved:
                 newest = each
         after = records[-1].id
     return newest
 
 
-async def _authorized_ahead(server: Server, account: Account) -> dict[Identifier, Authorization]:
-    """What the account has proved by newAuthz, ahead of this order (§7.4.1)."""
+async def _authorized_ahead(
+    server: Server, account: Account, rulings: Mapping[Identifier, Ruling]
+) -> dict[Identifier, Authorization]:
+    """What the account has been authorized for by newAuthz, ahead of this order (§7.4.1), in the way that the policy
+    wants now: what is not trusted any more has to be proved."""
     records = await server.store.find(
         Kind.AUTHORIZATION, f"ahead:{account.id}", limit=server.limits.authorizations_ahead
     )
     now = server.now()
     found = [server.read(Authorization, record).settle(now) for record in records]
     found.sort(key=lambda each: each.status is Status.VALID)  # what is proved goes before what is not
-    return {each.identifier: each for each in found if each.status in (Status.VALID, Status.PENDING)}
+    return {
+        each.identifier: each
+        for each in found
+        if each.status in (Status.VALID, Status.PENDING)
+        and (ruling := rulings.get(each.identifier)) is not None
+        and ruling.decision is each.ruling.decision is not Decision.TRUST
+    }
 
 
 def _check_span(server: Server, wish: NewOrder) -> datetime:

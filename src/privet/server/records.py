@@ -18,6 +18,7 @@ from privet.acme.encoding import to_json
 from privet.acme.identifiers import Identifier, IdentifierType
 from privet.acme.problems import Problem
 from privet.acme.status import ACCOUNT, AUTHORIZATION, CHALLENGE, ORDER, Event, Status, advance
+from privet.server.policy import Decision, Ruling
 from privet.stores.base import Record
 
 ProblemDocument = Mapping[str, object]
@@ -32,6 +33,7 @@ class Kind(StrEnum):
 
     ACCOUNT = "account"
     AUTHORIZATION = "authorization"
+    EXTERNAL_ACCOUNT_KEY = "external-account-key"
     ORDER = "order"
 
 
@@ -186,6 +188,8 @@ class Authorization(NamedTuple):
     """The order it was made for."""
     validation: Validation | None = None
     """What was done to find out, and by whom: `Proof.to_json()`, or the steps up to a refusal. Never for the client."""
+    ruling: Ruling = Ruling(Decision.PROVE)
+    """What the policy decided, and by which rule."""
     version: int = 0
 
     @property
@@ -203,6 +207,7 @@ class Authorization(NamedTuple):
             "client": self.client,
             "order": self.order,
             "validation": self.validation,
+            "ruling": _from_ruling(self.ruling),
         }
         index = [authorized_name(self.account, self.identifier)]
         if self.status is Status.PENDING:
@@ -231,6 +236,7 @@ class Authorization(NamedTuple):
             client=body["client"],
             order=body.get("order"),
             validation=body.get("validation"),
+            ruling=_ruling(body.get("ruling", _UNKNOWN)),
             version=record.version,
         )
 
@@ -299,6 +305,9 @@ class Order(NamedTuple):
     """Those of its authorizations that were there before it."""
     proofs: tuple[Validation, ...] = ()
     """What its authorizations were proved by when it was finalized: kept as long as the certificate."""
+    rulings: tuple[Ruling, ...] = ()
+    """What the policy decided about each of its identifiers: kept here too, since the order outlives its
+    authorizations."""
     version: int = 0
 
     @property
@@ -319,6 +328,7 @@ class Order(NamedTuple):
             "error": self.error,
             "shared": self.shared,
             "proofs": self.proofs,
+            "rulings": [_from_ruling(ruling) for ruling in self.rulings],
         }
         index: tuple[str, ...] = (f"account:{self.account}",)
         if self.status not in (Status.VALID, Status.INVALID):
@@ -345,6 +355,7 @@ class Order(NamedTuple):
             kept_until=record.expires,
             shared=tuple(body.get("shared", ())),
             proofs=tuple(body.get("proofs", ())),
+            rulings=tuple(map(_ruling, body.get("rulings", [_UNKNOWN] * len(body["identifiers"])))),
             version=record.version,
         )
 
@@ -413,6 +424,18 @@ def sharing_name(authorization: str) -> str:
 
 def _identifier(value: Sequence[str]) -> Identifier:
     return Identifier(IdentifierType(value[0]), value[1])
+
+
+# What records say that were written before they said it.
+_UNKNOWN = ("prove", "")
+
+
+def _from_ruling(ruling: Ruling) -> list[str]:
+    return [ruling.decision.value, ruling.rule]
+
+
+def _ruling(value: Sequence[str]) -> Ruling:
+    return Ruling(Decision(value[0]), value[1])
 
 
 def _to_seconds(time: datetime) -> float:

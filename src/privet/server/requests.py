@@ -53,6 +53,7 @@ class Incoming(NamedTuple):
     headers: Mapping[bytes, bytes]
     client: str
     urls: URLs
+    client_certificate: str | None = None
 
 
 async def read_body(incoming: Incoming, receive: Receive, limit: int) -> bytes:
@@ -104,6 +105,7 @@ async def verify(server: Server, resource: Resource, incoming: Incoming, body: b
         accept=incoming.headers.get(b"accept", b"").decode("latin-1"),
         client=incoming.client,
         urls=incoming.urls,
+        client_certificate=incoming.client_certificate,
     )
 
 

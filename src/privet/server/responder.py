@@ -17,6 +17,7 @@ from privet.ca.authority import CertificateAuthority
 from privet.ca.certificates import KIND as CERTIFICATE
 from privet.ca.profiles import DEFAULT, Profile
 from privet.server import accounts, approval, authorizations, certificates, orders
+from privet.server.client_certificates import find_client_certificate
 from privet.server.limits import Limits
 from privet.server.nonces import Nonces
 from privet.server.policy import Decision, Everybody, Policy
@@ -74,11 +75,13 @@ class ACMEResponder:
 
     With `auto_approve` every account gets what it orders; with `challenge_validator` (one, or a mapping from challenge
     type to validator, whose keys are then the types offered) control has to be proved; with neither, challenges wait
-    until `approve` or `refuse` is called. `policy` says who may ask for what in the first place.
+    until `approve` or `refuse` is called. `policy` says who may ask for what in the first place, and for which names
+    nothing has to be proved, or a person is to be asked.
 
     `store` is where accounts, orders and their certificates are kept; the authority's own if it is not given, and with
     another one the authority's verbs (`certificates`, `revoke`) do not see them. `external_url` is the
     address that clients know this responder by, and wants to be said wherever Host headers are not to be trusted.
+    External account keys are those that the store has (`privet eab create`) and those of `external_account_keys`.
     With `ask_challenges`, auto-approved orders still start out pending, and any answer to a challenge is accepted.
 
     Raises `ValueError` for arguments that contradict each other.
@@ -106,8 +109,6 @@ class ACMEResponder:
             raise ValueError("auto_approve asks nobody; leave it out to use a challenge_validator or a policy")
         if ask_challenges and not auto_approve:
             raise ValueError("ask_challenges is about auto_approve; without it challenges are asked anyway")
-        if external_account_required and external_account_keys is None:
-            raise ValueError("external_account_required needs external_account_keys")
         if isinstance(external_account_keys, Mapping):
             external_account_keys = external_account_keys.get
         limits = limits or Limits()
@@ -273,6 +274,7 @@ def _incoming(scope: Scope, name: str, id: str, path: str, urls: URLs) -> Incomi
         headers=dict(scope["headers"]),
         client=str(client[0]) if client else "",
         urls=urls,
+        client_certificate=find_client_certificate(scope),
     )
 
 

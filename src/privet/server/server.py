@@ -1,7 +1,6 @@
 """What every handler is given: the authority, the store, the clock, and the rules. It holds no request's state."""
 
 import asyncio
-import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +26,6 @@ from privet.stores.base import Record
 log = logging.getLogger("privet")
 
 ExternalAccountKeys = Callable[[str], bytes | None]
-Answer = TypeVar("Answer")
 Read = TypeVar("Read")
 Read_co = TypeVar("Read_co", covariant=True)
 
@@ -62,6 +60,8 @@ class VerifiedRequest(NamedTuple):
     accept: str
     client: str
     urls: URLs
+    client_certificate: str | None = None
+    """In PEM, if the connection is mutual TLS."""
 
     @property
     def owner(self) -> Account:
@@ -187,20 +187,6 @@ class Server:
                 self._keys.clear()
             key = self._keys[name] = Key.from_jwk(dict(account.jwk))
         return key
-
-
-async def ask(question: Callable[[], Awaitable[Answer] | Answer]) -> Answer:
-    """Take the answer of a policy, which may be async; if it fails, the answer is no."""
-    try:
-        answer = question()
-        if inspect.isawaitable(answer):
-            return await answer
-        return answer
-    except Problem:
-        raise
-    except Exception:
-        log.exception("the policy failed")
-        raise Problem(ProblemType.SERVER_INTERNAL, "whether this is allowed could not be decided") from None
 
 
 def _stored(thing: Any) -> Any:
