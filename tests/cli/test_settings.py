@@ -121,6 +121,7 @@ WRONG: Mapping[str, object] = {
     "caa": "perhaps",
     "caa_identity": ["10.0.0.1"],
     "reuse_authorizations": 0,
+    "limit": ["open-orders=none"],
     "terms_of_service": "ftp://x",
     "website": "javascript:alert(1)",
 }

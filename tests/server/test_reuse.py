@@ -196,3 +196,31 @@ async def test_so_do_orders_that_took_up_a_pre_authorization(stage: Stage) -> No
         assert [order["authorizations"] for order in orders] == 2 * [[ahead.headers["location"]]]
         await wire.post(ahead.json()["challenges"][0]["url"], {})
         assert [stored(scene, order).status for order in orders] == ["invalid", "invalid"]
+
+
+async def test_a_proof_does_not_get_around_a_person(stage: Stage) -> None:
+    """Nor the other way round: what a policy decides now is what counts."""
+
+    class Changes:
+        decision = Decision.PROVE
+
+        def allow_account(self, applicant: Applicant) -> None:
+            return None
+
+        def allow_order(self, applicant: Applicant, identifiers: Sequence[Identifier]) -> Decision:
+            return self.decision
+
+    policy = Changes()
+    async with stage(challenge_validator={"dns-01": Proves()}, policy=policy, limits=REUSE) as scene:
+        wire = await scene.account()
+        await answered(wire)
+        assert (await ordered(wire, "a.internal"))["status"] == "ready"
+        policy.decision = Decision.ASK
+        asked = await ordered(wire, "a.internal")
+        assert asked["status"] == "pending"
+        (waiting,) = await scene.responder.pending()
+        await scene.responder.approve(waiting.id)
+        assert (await wire.post(asked["url"])).json()["status"] == "ready"
+        assert (await ordered(wire, "a.internal"))["status"] == "ready", "the person has decided"
+        policy.decision = Decision.PROVE
+        assert (await ordered(wire, "a.internal"))["status"] == "ready", "it was proved once"

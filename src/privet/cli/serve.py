@@ -249,6 +249,16 @@ def serve(
             rich_help_panel=_VALIDATION,
         ),
     ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Another ceiling, rate or lifetime: open-orders=200, orders-of-account=1000/1h, order-lifetime=12h; "
+            "docs/limits.md lists them. May be given several times.",
+            show_default="generous ones",
+            rich_help_panel=_APPROVAL,
+        ),
+    ] = None,
     terms_of_service: Annotated[
         str | None,
         typer.Option(metavar="URL", help="Terms that clients have to agree to.", rich_help_panel=_APPROVAL),

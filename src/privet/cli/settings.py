@@ -19,8 +19,10 @@ from privet.acme.identifiers import from_text
 from privet.ca.constraints import read_subtree
 from privet.ca.issuer import SHORTEST_ROOT
 from privet.cli.failures import Mistakes
+from privet.cli.limits import set_limits
 from privet.cli.proxy import read_proxy
 from privet.server.durations import read_duration
+from privet.server.limits import Limits
 from privet.validation.dnspersist01 import read_issuers
 from privet.validation.networks import Networks
 from privet.validation.resolver import read_nameserver
@@ -164,6 +166,15 @@ def read_caa_identity(value: object) -> tuple[str, ...]:
         raise ValueError(f"has to be one to ten domain names: {error}") from None
 
 
+def read_limits(value: object) -> tuple[str, ...]:
+    texts = _list(value)
+    try:
+        set_limits(Limits(), texts)
+    except ValueError as error:
+        raise ValueError(f"has a limit that is none: {error}") from None
+    return texts
+
+
 def read_level(value: object) -> str:
     if value not in LOG_LEVELS:
         raise ValueError(f"has to be one of {', '.join(LOG_LEVELS)}, not {value!r}")
@@ -236,6 +247,7 @@ class Settings:
     caa: bool = False
     caa_identity: tuple[str, ...] = ()
     reuse_authorizations: timedelta = timedelta(0)
+    limit: tuple[str, ...] = ()
     terms_of_service: str | None = None
     website: str | None = None
 
@@ -292,6 +304,7 @@ READERS: Mapping[str, Reader] = {
     "caa": read_flag,
     "caa_identity": read_caa_identity,
     "reuse_authorizations": read_duration,
+    "limit": read_limits,
     "terms_of_service": read_link,
     "website": read_link,
 }

@@ -25,6 +25,7 @@ from privet.acme.identifiers import from_text
 from privet.acme.problems import Problem, ProblemType
 from privet.ca import DEFAULT, AuthorityError, CertificateAuthority
 from privet.cli.failures import Failure
+from privet.cli.limits import set_limits
 from privet.cli.policies import read_rules
 from privet.cli.proxy import TrustedProxies
 from privet.cli.settings import Settings
@@ -126,7 +127,10 @@ class Site:
             ask_challenges=settings.ask_challenges,
             external_url=self.external_url,
             profile=replace(DEFAULT, validity=settings.validity),
-            limits=Limits(validation=settings.validate_within, authorization_reuse=settings.reuse_authorizations),
+            limits=set_limits(
+                Limits(validation=settings.validate_within, authorization_reuse=settings.reuse_authorizations),
+                settings.limit,
+            ),
             terms_of_service=settings.terms_of_service,
             website=settings.website,
             external_account_required=settings.require_eab,
