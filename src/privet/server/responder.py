@@ -159,7 +159,7 @@ class ACMEResponder:
             # What is asked for more often than anything else takes no detour.
             headers = [_NO_STORE, (b"link", urls.index), _EMPTY, (b"replay-nonce", self._server.nonces.make().encode())]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send({"type": "http.response.body"})
+            await send({"type": "http.response.body", "body": b""})
             return
         with_nonce = scope["method"] == "POST"
         try:
