@@ -224,3 +224,34 @@ def test_as_many_files_as_the_system_allows_may_be_open(person: Person) -> None:
         limits = Path(f"/proc/{running.program.process.pid}/limits").read_text()
         (line,) = [line for line in limits.splitlines() if line.startswith("Max open files")]
         assert line.split()[3] == line.split()[4] == str(resource.getrlimit(resource.RLIMIT_NOFILE)[1])
+
+
+def test_whoever_does_not_read_is_not_waited_for() -> None:
+    gone = threading.Event()
+
+    async def answer_at_length(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"50000000")]})
+        await send({"type": "http.response.body", "body": b"x" * 50_000_000})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        gone.set()
+
+    with serving(Impatient, answer_at_length) as address, connect(address) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: ca\r\n\r\n")
+        assert gone.wait(30), "it is still waiting for somebody who does not read"
+        everything(connection)
+
+
+def test_whoever_reads_slowly_has_it_all() -> None:
+    async def answer_a_lot(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"4000000")]})
+        await send({"type": "http.response.body", "body": b"x" * 4_000_000})
+
+    with serving(Impatient, answer_a_lot) as address, connect(address) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: ca\r\nConnection: close\r\n\r\n")
+        said = b""
+        pause = threading.Event()
+        while piece := connection.recv(400_000):
+            said += piece
+            pause.wait(0.05)
+        assert len(said.partition(b"\r\n\r\n")[2]) == 4_000_000

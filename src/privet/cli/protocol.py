@@ -27,12 +27,13 @@ class Connection(HttpToolsProtocol):
     pipelined = 1000
     """Whole requests that wait for the one before them. uvicorn reads on whenever it has answered one."""
     patience = 20.0
-    """Seconds from the first byte of a request, or from connecting, until all of the request has come. A look every so
-    often enforces it, so that it may take a quarter longer."""
+    """Seconds from the first byte of a request, or from connecting, until all of the request has come; and for which a
+    client may leave an answer unread. A look every so often enforces it, so that it may take a quarter longer."""
 
     _received = 0
     _in_head = True
     _since = 0.0
+    _unread = 0
     _look_timer: asyncio.TimerHandle | None = None
     _tls: dict[object, object] | None = None
 
@@ -90,6 +91,12 @@ class Connection(HttpToolsProtocol):
             # It was closed a while ago, and its client does not take what was still to be sent.
             self.transport.abort()
             return
+        unread = self.transport.get_write_buffer_size()
+        if unread >= self._unread > 0:
+            # It has taken nothing since the last look of what waits for it.
+            self.transport.abort()
+            return
+        self._unread = unread
         now = self.loop.time()
         if self.flow.read_paused or not self._is_awaited():
             self._since = now
