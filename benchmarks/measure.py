@@ -52,6 +52,12 @@ def processor_seconds(pid: int) -> float:
     return total
 
 
+def loop_seconds(pid: int) -> float:
+    """User and system time of the first thread of a process: its event loop. The others wait for the store."""
+    stat = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()
+    return sum(int(field) for field in stat[11:13]) * TICK
+
+
 def memory_mib(pid: int) -> float:
     """The peak resident memory of the process itself."""
     status = Path(f"/proc/{pid}/status").read_text()
