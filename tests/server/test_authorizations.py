@@ -3,6 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
+import httpx
 import pytest
 from tests.server.conftest import Stage
 from tests.wire import BASE, Wire, problem_of
@@ -332,3 +333,23 @@ async def test_an_authorization_may_be_born_valid(stage: Stage) -> None:
         assert authorization["status"] == "valid"
         now = scene.clock().isoformat().replace("+00:00", "Z")
         assert {(each["status"], each["validated"]) for each in authorization["challenges"]} == {("valid", now)}
+
+
+async def test_what_has_expired_hides_nothing_that_was_made_ahead(stage: Stage) -> None:
+    """Also before it is pruned."""
+    async with stage(limits=Limits(authorizations_ahead=5, nonce_lifetime=timedelta(days=9))) as scene:
+        wire = await scene.account()
+
+        async def make(name: str) -> httpx.Response:
+            return await wire.post("new-authz", {"identifier": {"type": "dns", "value": name}})
+
+        for number in range(5):
+            assert (await make(f"old-{number}.internal")).status_code == 201
+        scene.clock.forward(days=1)
+        for number in range(5):
+            assert (await make(f"new-{number}.internal")).status_code == 201
+        scene.clock.forward(seconds=1)
+        assert problem_of(await make("new-5.internal")) == (429, "rateLimited")
+        newest = max(await scene.responder.pending(), key=lambda each: each.created)
+        await scene.responder.approve(newest.id)
+        assert (await wire.order(str(newest.identifier))).json()["status"] == "ready"

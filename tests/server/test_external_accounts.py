@@ -394,3 +394,32 @@ def test_what_follows_from_a_key_is_always_the_same() -> None:
         key = keys.generate(key_type)
         read = keys.from_pem(keys.to_pem(key, b"password"), b"password")
         assert keys.derive(key, b"x") == keys.derive(read, b"x") != keys.derive(keys.generate(key_type), b"x")
+
+
+async def test_where_a_key_is_needed_by_now_accounts_without_one_get_nothing(stage: Stage) -> None:
+    async with stage(auto_approve=True) as scene:
+        wire = await scene.account()
+        ordered = (await wire.order("a.internal")).json()
+        strict = ACMEResponder(
+            scene.ca, auto_approve=True, external_account_keys={}, external_account_required=True, now=scene.clock
+        )
+        async with scene.at(strict) as wire.http:
+            for answer in (
+                await wire.order("a.internal"),
+                await wire.post("new-authz", {"identifier": {"type": "dns", "value": "a.internal"}}),
+                await wire.finalize(ordered),
+            ):
+                assert problem_of(answer) == (403, "externalAccountRequired")
+            # What it has, it may give up.
+            assert wire.kid
+            assert (await wire.post(wire.kid, {"status": "deactivated"})).status_code == 200
+
+
+async def test_a_key_that_is_taken_out_of_the_constructors_is_revoked(stage: Stage) -> None:
+    given = {"team": b"k" * 32}
+    async with stage(auto_approve=True, external_account_keys=given) as scene:
+        wire = scene.stranger()
+        await wire.register(externalAccountBinding=bind("team", b"k" * 32, wire.url("new-account"), wire.key))
+        assert await wire.issue("a.internal")
+        del given["team"]
+        assert problem_of(await wire.order("a.internal")) == (403, "unauthorized")

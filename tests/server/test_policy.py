@@ -15,7 +15,18 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from tests.server.conftest import Scene, Stage
 from tests.wire import BASE, Wire, problem_of
 
-from privet import Applicant, ClientCertificate, Decision, KeyType, Limits, Policy, Problem, ProblemType, Ruling
+from privet import (
+    ACMEResponder,
+    Applicant,
+    ClientCertificate,
+    Decision,
+    KeyType,
+    Limits,
+    Policy,
+    Problem,
+    ProblemType,
+    Ruling,
+)
 from privet.acme.identifiers import Identifier, IdentifierType, from_text
 from privet.acme.problems import Subproblem
 from privet.server.records import Authorization, Order
@@ -136,7 +147,7 @@ async def test_a_policy_is_told_who_asks_for_what(stage: Stage) -> None:
         ]
 
 
-async def test_a_policy_is_asked_once_and_only_about_what_is_new(stage: Stage) -> None:
+async def test_a_policy_is_asked_about_what_is_new_and_what_is_to_be_signed(stage: Stage) -> None:
     policy = Plain()
     async with stage(policy=policy, terms_of_service="https://ca.internal/terms") as scene:
         wire = scene.stranger()
@@ -158,13 +169,13 @@ async def test_a_policy_is_asked_once_and_only_about_what_is_new(stage: Stage) -
             await wire.post("new-authz", payload)
         await wire.order("a.internal", notAfter="2020-01-01T00:00:00Z")
         assert len(policy.asked) == 1
-        # nor again when an order that was allowed is looked at and finalized.
+        # nor when an order that was allowed is looked at, but once more when it is finalized.
         ordered = await wire.order("a.internal")
         assert len(policy.asked) == 2
         await wire.post(ordered.headers["location"])
         await wire.post(ordered.json()["authorizations"][0])
         assert (await wire.finalize(ordered.json())).json()["status"] == "valid"
-        assert len(policy.asked) == 2
+        assert len(policy.asked) == 3
 
 
 async def test_a_policy_may_trust_some_names_and_not_others(stage: Stage) -> None:
@@ -496,3 +507,43 @@ async def test_no_header_is_a_client_certificate_or_an_address(stage: Stage) -> 
         assert (await wire.post("new-account", {}, headers=headers)).status_code == 201
         ((applicant, _),) = policy.asked
         assert (applicant.client, applicant.client_certificate) == ("127.0.0.1", None)
+
+
+STRICTER = [(Decision.TRUST, Decision.PROVE), (Decision.TRUST, Decision.ASK), (Decision.PROVE, Decision.ASK)]
+
+
+@pytest.mark.parametrize(("then", "now"), STRICTER)
+async def test_what_a_policy_wants_by_now_counts_when_an_order_is_finalized(
+    stage: Stage, then: Decision, now: Decision
+) -> None:
+    async with stage(policy=Plain(order=then), challenge_validator=Convinced()) as scene:
+        wire = await scene.account()
+        ordered = (await wire.order("a.internal", "b.internal")).json()
+        if then is Decision.PROVE:
+            for url in ordered["authorizations"]:
+                await wire.post((await wire.post(url)).json()["challenges"][0]["url"], {})
+        stricter = ACMEResponder(
+            scene.ca, policy=Plain(order=now), challenge_validator=Convinced(), now=scene.clock, external_url=scene.base
+        )
+        async with scene.at(stricter) as wire.http:
+            refused = await wire.finalize(ordered)
+            assert problem_of(refused) == (403, "unauthorized")
+            named = [each["identifier"]["value"] for each in refused.json()["subproblems"]]
+            assert named == ["a.internal", "b.internal"]
+        assert scene.store.find("certificate") == []
+        # Where nothing more is wanted, it is the same order still.
+        wire.http = scene.http
+        assert (await wire.finalize(ordered)).json()["status"] == "valid"
+
+
+@pytest.mark.parametrize(("now", "then"), STRICTER)
+async def test_a_policy_that_wants_less_by_now_is_no_obstacle(stage: Stage, now: Decision, then: Decision) -> None:
+    async with stage(policy=Plain(order=then), challenge_validator=Convinced()) as scene:
+        wire = await scene.account()
+        ordered = (await wire.order("a.internal")).json()
+        await wire.post((await wire.post(ordered["authorizations"][0])).json()["challenges"][0]["url"], {})
+        for waiting in await scene.responder.pending():
+            await scene.responder.approve(waiting.id)
+        laxer = ACMEResponder(scene.ca, policy=Plain(order=now), challenge_validator=Convinced(), now=scene.clock)
+        async with scene.at(laxer) as wire.http:
+            assert (await wire.finalize(ordered)).json()["status"] == "valid"

@@ -55,14 +55,14 @@ async def _takes(rates: Rates, rate: Rate, what: str) -> bool:
 
 async def test_a_rate_holds_give_or_take_a_share_of_each_process() -> None:
     store, clock, rate = MemoryStore(), Clock(), Rate(500, HOUR)
-    processes = [Rates(AsyncStore(store), clock) for _ in range(3)]
+    processes = [Rates(AsyncStore(store), "root", clock) for _ in range(3)]
     assert sum([await exhaust(process, rate) for process in processes]) == 500 + 3 * 10
 
 
 async def test_processes_that_take_at_once_get_no_more_than_in_turn(tmp_path: Path) -> None:
     rate, clock = Rate(1000, HOUR), Clock()
     with SQLiteStore(tmp_path / "one") as one, SQLiteStore(tmp_path / "one") as other:
-        processes = [Rates(AsyncStore(store), clock) for store in (one, other, one, other)]
+        processes = [Rates(AsyncStore(store), "root", clock) for store in (one, other, one, other)]
 
         async def try_hard(rates: Rates) -> int:
             return sum([await _takes(rates, rate, "deeds") for _ in range(600)])
@@ -72,7 +72,7 @@ async def test_processes_that_take_at_once_get_no_more_than_in_turn(tmp_path: Pa
 
 async def test_who_waits_as_long_as_is_said_has_room_again() -> None:
     clock, rate = Clock(), Rate(100, HOUR)
-    rates = Rates(AsyncStore(MemoryStore()), clock)
+    rates = Rates(AsyncStore(MemoryStore()), "root", clock)
     await exhaust(rates, rate)
     with pytest.raises(Problem, match="no more than 100 deeds within 1 h") as refused:
         await rates.take(rate, "deeds")
@@ -85,14 +85,14 @@ async def test_who_waits_as_long_as_is_said_has_room_again() -> None:
 
 
 async def test_names_are_counted_for_themselves() -> None:
-    rates, rate = Rates(AsyncStore(MemoryStore()), Clock()), Rate(50, HOUR)
+    rates, rate = Rates(AsyncStore(MemoryStore()), "root", Clock()), Rate(50, HOUR)
     await exhaust(rates, rate, "orders of a")
     assert await exhaust(rates, rate, "orders of b") == 51
 
 
 async def test_who_behaves_costs_the_store_nothing_and_who_is_refused_costs_nothing_more() -> None:
     store, clock, rate = Counting(), Clock(), Rate(500, HOUR)
-    rates = Rates(AsyncStore(_plain(store)), clock)
+    rates = Rates(AsyncStore(_plain(store)), "root", clock)
     for _ in range(10):
         await rates.take(rate, "deeds")
     assert store.asked == 0
@@ -116,7 +116,7 @@ def _plain(store: Store) -> Any:
 
 async def test_what_is_kept_goes_when_the_rate_is_whole_again() -> None:
     store, clock = MemoryStore(), Clock()
-    await exhaust(Rates(AsyncStore(store), clock), Rate(500, HOUR))
+    await exhaust(Rates(AsyncStore(store), "root", clock), Rate(500, HOUR))
     assert len(store.find(KIND)) == 1
     store.prune(clock() + timedelta(minutes=59))
     assert len(store.find(KIND)) == 1
@@ -126,9 +126,9 @@ async def test_what_is_kept_goes_when_the_rate_is_whole_again() -> None:
 
 async def test_a_clock_that_was_ahead_locks_nobody_out() -> None:
     store, rate = MemoryStore(), Rate(500, HOUR)
-    await exhaust(Rates(AsyncStore(store), Clock(datetime(2031, 1, 1, tzinfo=UTC))), rate)
+    await exhaust(Rates(AsyncStore(store), "root", Clock(datetime(2031, 1, 1, tzinfo=UTC))), rate)
     clock = Clock()
-    rates = Rates(AsyncStore(store), clock)
+    rates = Rates(AsyncStore(store), "root", clock)
     await exhaust(rates, rate)
     clock.forward(hours=1)
     await rates.take(rate, "deeds")
@@ -245,3 +245,62 @@ async def _answer(wire: Wire, name: str) -> httpx.Response:
     order = (await wire.order(name)).json()
     authorization = (await wire.post(order["authorizations"][0])).json()
     return await wire.post(authorization["challenges"][0]["url"], {})
+
+
+@pytest.mark.parametrize(("most", "seconds"), [(0, 60), (-5, 60), (5, 0), (5, 0.5)])
+def test_a_rate_is_one_at_least(most: int, seconds: float) -> None:
+    with pytest.raises(ValueError, match="a rate is one at least, in a second at least"):
+        Rate(most, timedelta(seconds=seconds))
+
+
+async def test_whoever_is_refused_takes_nothing_from_the_neighbours(stage: Stage) -> None:
+    limits = Limits(orders_for_same_names=Rate(50, HOUR), orders_of_network=Rate(100, HOUR), open_orders=1000)
+    async with stage(auto_approve=True, limits=limits) as scene:
+        wire, neighbour = await scene.account(), await scene.account()
+        for _ in range(300):
+            await wire.order("a.internal")
+        for number in range(45):
+            assert (await neighbour.order(f"{number}.internal")).status_code == 201
+
+
+async def test_whoever_has_too_many_orders_open_takes_nothing_from_the_neighbours(stage: Stage) -> None:
+    limits = Limits(orders_of_network=Rate(100, HOUR), open_orders=10)
+    async with stage(auto_approve=True, limits=limits) as scene:
+        wire = await scene.account()
+        for number in range(300):
+            await wire.order(f"{number}.internal")
+        for _ in range(10):
+            assert await (await scene.account()).issue("a.internal")
+
+
+async def test_long_names_are_not_kept() -> None:
+    rates, rate = Rates(AsyncStore(MemoryStore()), "root", Clock()), Rate(50, HOUR)
+    for number in range(100):
+        await rates.take(rate, "deeds", "x" * 20_000, str(number))
+    assert max(map(len, rates._shares)) == 16
+
+
+async def test_authorities_that_share_a_store_count_for_themselves() -> None:
+    store, clock, rate = MemoryStore(), Clock(), Rate(50, HOUR)
+    for authority in ("one", "other"):
+        assert await exhaust(Rates(AsyncStore(store), authority, clock), rate) == 51
+
+
+async def test_what_was_remembered_by_a_clock_that_was_ahead_is_forgotten() -> None:
+    clock, rate = Clock(datetime(2031, 1, 1, tzinfo=UTC)), Rate(50, HOUR)
+    rates = Rates(AsyncStore(MemoryStore()), "root", clock)
+    await exhaust(rates, rate)
+    clock.time = datetime(2026, 3, 1, tzinfo=UTC)
+    assert await exhaust(rates, rate) == 50
+    clock.forward(hours=1)
+    await rates.take(rate, "deeds")
+
+
+async def test_a_conflict_is_not_counted(stage: Stage) -> None:
+    """Ten at once of one account that has to be kept for longer: they conflict, and there is room for ten."""
+    limits = Limits(orders_of_account=Rate(10, HOUR), account_lifetime=timedelta(days=400))
+    async with stage(auto_approve=True, limits=limits) as scene:
+        wire = await scene.account()
+        wires = [Wire(scene.http, scene.base, wire.key, wire.kid) for _ in range(10)]
+        answers = await asyncio.gather(*(each.order(f"{at}.internal") for at, each in enumerate(wires)))
+        assert [answer.status_code for answer in answers] == [201] * 10

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from hypothesis import given
@@ -471,3 +472,47 @@ def test_any_text_is_rules_or_mistakes(text: str) -> None:
         mistakes = error.mistakes
     assert mistakes
     assert all("\n" not in each for each in mistakes)
+
+
+async def test_an_order_is_finalized_by_the_rule_that_made_it_or_by_one_that_wants_no_more(stage: Stage) -> None:
+    """Somebody orders where the rules are lenient, and finalizes from where they are not."""
+    policy = rules("""
+        [[rule]]
+        name = "inside"
+        trust = ["db.internal"]
+        client = ["10.20.0.0/16"]
+        max-lifetime = "1h"
+        key-types = ["Ed25519"]
+
+        [[rule]]
+        name = "outside"
+        ask = ["db.internal"]
+    """)
+    async with stage(policy=policy) as scene:
+        wire = await scene.account()
+        inside, outside = (
+            httpx.AsyncClient(transport=httpx.ASGITransport(scene.responder, client=(address, 1)), base_url=scene.base)
+            for address in ("10.20.0.1", "10.99.0.1")
+        )
+        async with inside, outside:
+            wire.http = inside
+            ordered = (await wire.order("db.internal")).json()
+            assert ordered["status"] == "ready"
+            wire.http = outside
+            assert problem_of(await wire.finalize(ordered)) == (403, "unauthorized")
+            wire.http = inside
+            assert problem_of(await wire.finalize(ordered)) == (400, "badCSR")
+            der = csr("db.internal", key=Ed25519PrivateKey.generate())
+            assert (await wire.finalize(ordered, der)).json()["status"] == "valid"
+
+
+def test_a_mail_address_or_a_uri_is_no_host(stage: Stage) -> None:
+    policy = rules("""
+        [[rule]]
+        name = "hosts"
+        trust = ["*.internal"]
+        client-certificate = ["host-*.internal"]
+    """)
+    assert becomes(policy, "a.internal", holding("host-a.internal")).startswith("trust")
+    certificate = ClientCertificate(None, (), "00", "CN=ours", ("host-eve@mail.internal", "host-x:eve.internal"))
+    assert becomes(policy, "a.internal", replace(SOMEBODY, client_certificate=certificate)) == "deny"

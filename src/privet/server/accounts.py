@@ -32,8 +32,9 @@ async def new_account(server: Server, request: VerifiedRequest) -> Reply:
         )
     bound = await bind(server, request, wish.external_account_binding)
     await permit_account(server, request, wish.contact, bound)
-    network = network_of(request.client)
-    await server.rates.take(server.limits.accounts_of_network, f"new accounts from {network}")
+    if not request.again:
+        network = network_of(request.client)
+        await server.rates.take(server.limits.accounts_of_network, f"new accounts from {network}")
     now = server.now()
     account = Account(
         id=new_id(now),

@@ -202,8 +202,10 @@ def _attempt(request: VerifiedRequest, found: Authorization, answered: Challenge
 async def _judge(server: Server, request: VerifiedRequest, found: Authorization, answered: Challenge) -> Authorization:
     """Ask the validator and write down what it says, unless the authorization is no longer waiting. Raises `Problem`
     (rateLimited), and leaves everything as it is, for whoever asks too often."""
-    whose = (found.account, str(found.identifier))
-    await server.rates.take(server.limits.validations_of_name, "validations of this identifier", *whose)
+    asked = found.challenge(answered.type)
+    if asked is not None and asked.status is Status.PENDING:  # one that was cut short has been counted
+        whose = (found.account, str(found.identifier))
+        await server.rates.take(server.limits.validations_of_name, "validations of this identifier", *whose)
     account: Account | None = request.owner
     attempt = _attempt(request, found, answered)
     judgement = await judge(

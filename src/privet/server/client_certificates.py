@@ -17,7 +17,8 @@ from cryptography.x509.oid import NameOID
 class ClientCertificate:
     """Who a client is by a certificate that the server verified.
 
-    `names` are its subject alternative names: DNS names in lower case, addresses, URIs and mail addresses as text.
+    `names` are those of hosts among its subject alternative names, DNS names in lower case and addresses; `others` are
+    URIs and mail addresses, which are not to be taken for the former.
     `fingerprint` is the SHA-256 of the certificate in hexadecimal, `issuer` a distinguished name as RFC 4514 has it.
     """
 
@@ -25,6 +26,7 @@ class ClientCertificate:
     names: tuple[str, ...]
     fingerprint: str
     issuer: str
+    others: tuple[str, ...] = ()
 
 
 def find_client_certificate(scope: Mapping[str, object]) -> str | None:
@@ -46,9 +48,13 @@ def read_client_certificate(pem: str, now: datetime) -> ClientCertificate | None
         if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
             return None
         common_names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        names = _alternative_names(certificate)
+        hosts = [each for each in names if isinstance(each, x509.DNSName | x509.IPAddress)]
+        others = [each for each in names if isinstance(each, x509.UniformResourceIdentifier | x509.RFC822Name)]
         return ClientCertificate(
             common_name=str(common_names[0].value) if len(common_names) == 1 else None,
-            names=_names(certificate),
+            names=tuple(str(each.value).lower() for each in hosts),
+            others=tuple(str(each.value) for each in others),
             fingerprint=certificate.fingerprint(hashes.SHA256()).hex(),
             issuer=certificate.issuer.rfc4514_string(),
         )
@@ -56,13 +62,8 @@ def read_client_certificate(pem: str, now: datetime) -> ClientCertificate | None
         return None
 
 
-def _names(certificate: x509.Certificate) -> tuple[str, ...]:
+def _alternative_names(certificate: x509.Certificate) -> list[x509.GeneralName]:
     try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        return list(certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value)
     except x509.ExtensionNotFound:
-        return ()
-    return tuple(
-        each.value.lower() if isinstance(each, x509.DNSName) else str(each.value)
-        for each in found
-        if isinstance(each, x509.DNSName | x509.IPAddress | x509.UniformResourceIdentifier | x509.RFC822Name)
-    )
+        return []

@@ -229,14 +229,20 @@ async def bind(server: Server, request: VerifiedRequest, binding: object | None)
 
 
 async def find_bound(server: Server, account: Account) -> Bound | None:
-    """The key that the account is bound to. Raises `Problem` if it was taken back."""
-    if account.external_account is None:
+    """The key that the account is bound to. Raises `Problem` if it was taken back, or if there has to be one."""
+    id = account.external_account
+    if id is None:
+        if server.external_account_required:
+            raise Problem(
+                ProblemType.EXTERNAL_ACCOUNT_REQUIRED,
+                "this account is bound to no external account key, and one is needed by now; make another account",
+            )
         return None
-    found = await _find(server, account.external_account)
-    gone = found is None and server.external_account_keys is None
+    found = await _find(server, id)
+    gone = found is None and (server.external_account_keys is None or server.external_account_keys(id) is None)
     if gone or (found is not None and found.revoked is not None):
         raise Problem(ProblemType.UNAUTHORIZED, "the external account key of this account is revoked; ask for another")
-    return Bound(account.external_account, found.name if found else account.external_account, found)
+    return Bound(id, found.name if found else id, found)
 
 
 async def _has_keys(server: Server) -> bool:

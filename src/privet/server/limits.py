@@ -6,10 +6,17 @@ from datetime import timedelta
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """So many in so long. All of them may come at once; then there is room again as time passes."""
+    """So many in so long. All of them may come at once; then there is room again as time passes.
+
+    Raises `ValueError` for less than one, or a period of less than a second.
+    """
 
     most: int
     period: timedelta
+
+    def __post_init__(self) -> None:
+        if self.most < 1 or self.period < timedelta(seconds=1):
+            raise ValueError("a rate is one at least, in a second at least")
 
 
 _DAY = timedelta(days=1)

@@ -26,9 +26,12 @@ from privet.server.rates import network_of
 from privet.server.records import PERSON, Account, Authorization, Kind, Order, proved_name, settle
 from privet.server.server import Reply, Server, VerifiedRequest
 from privet.server.urls import URLs
-from privet.stores.base import Conflict, new_id
+from privet.stores.base import Conflict, Record, new_id
 
 log = logging.getLogger("privet")
+
+# Each of them wants more than the one before.
+_DEMANDS = (Decision.TRUST, Decision.PROVE, Decision.ASK)
 
 
 async def new_order(server: Server, request: VerifiedRequest) -> Reply:
@@ -42,10 +45,11 @@ async def new_order(server: Server, request: VerifiedRequest) -> Reply:
     rulings, unchanged = await permit_identifiers(
         server, request, wish.identifiers, profile=server.profile.name, lifetime=lifetime
     )
-    await _check_rates(server, request, wish.identifiers)
     await server.check_room(
         Kind.ORDER, f"open:{account.id}", server.limits.open_orders, "orders of this account are open; finish some"
     )
+    if not request.again:
+        await _check_rates(server, request, wish.identifiers)
     there = await _find_authorized(server, account, rulings)
     reused = [there[identifier] for identifier in wish.identifiers if identifier in there]
     new = {identifier: rulings[identifier] for identifier in wish.identifiers if identifier not in there}
@@ -90,6 +94,7 @@ async def finalize(server: Server, request: VerifiedRequest) -> Reply:
         raise Problem(ProblemType.ORDER_NOT_READY, f"the order is {found.status}, not ready")
     csr = check_csr(read_finalize(request.payload or {}), found.identifiers, request.key)
     lifetime = found.not_after - (found.not_before or server.now()) if found.not_after else None
+    await _check_rulings(server, request, found, lifetime)
     validity, unchanged = await permit_certificate(server, request, found.identifiers, csr.public_key, lifetime)
     try:
         certificate = server.ca.prepare(
@@ -119,6 +124,21 @@ async def finalize(server: Server, request: VerifiedRequest) -> Reply:
     )
     begun, certificate = await server.commit(begun, certificate, unchanged=[request.owner, *authorizations, *unchanged])
     return _reply(await _sign(server, begun, certificate), request.urls)
+
+
+async def _check_rulings(server: Server, request: VerifiedRequest, found: Order, lifetime: timedelta | None) -> None:
+    """Ask the policy again, which may decide otherwise by now, or about whoever finalizes from elsewhere. Raises
+    `Problem` if it wants more than it did."""
+    rulings, _ = await permit_identifiers(
+        server, request, found.identifiers, profile=server.profile.name, lifetime=lifetime
+    )
+    more = [
+        Subproblem(ProblemType.UNAUTHORIZED, f"more is wanted for {identifier} than when it was ordered", identifier)
+        for identifier, then in zip(found.identifiers, found.rulings, strict=True)
+        if _DEMANDS.index(rulings[identifier].decision) > _DEMANDS.index(then.decision)
+    ]
+    if more:
+        raise compound(more)
 
 
 def check_csr(der: bytes, names: Sequence[Identifier], account_key: Key) -> CSR:
@@ -198,19 +218,15 @@ async def _load_order(server: Server, request: VerifiedRequest) -> tuple[Order, 
 
 
 async def _check_rates(server: Server, request: VerifiedRequest, identifiers: Sequence[Identifier]) -> None:
-    """Count the order for everybody whom it counts for (§6.6)."""
+    """Count the order for everybody whom it counts for (§6.6): for the account itself first, so that whoever is refused
+    takes nothing from others."""
     account, limits, take = request.owner, server.limits, server.rates.take
-    network = network_of(request.client)
-    await take(limits.orders_of_network, f"orders from {network}")
+    names = sorted(map(str, identifiers))
+    await take(limits.orders_for_same_names, "orders of this account for the same names", account.id, *names)
+    await take(limits.orders_of_account, "orders of this account", account.id)
     if account.external_account:
         await take(limits.orders_of_external_account, "orders of this external account", account.external_account)
-    await take(limits.orders_of_account, "orders of this account", account.id)
-    await take(
-        limits.orders_for_same_names,
-        "orders of this account for the same names",
-        account.id,
-        *sorted(map(str, identifiers)),
-    )
+    await take(limits.orders_of_network, f"orders from {network_of(request.client)}")
 
 
 def _make_authorizations(
@@ -271,10 +287,15 @@ async def _authorized_ahead(
 ) -> dict[Identifier, Authorization]:
     """What the account has been authorized for by newAuthz, ahead of this order (§7.4.1), in the way that the policy
     wants now: what is not trusted any more has to be proved."""
-    records = await server.store.find(
-        Kind.AUTHORIZATION, f"ahead:{account.id}", limit=server.limits.authorizations_ahead
-    )
-    now = server.now()
+    now, page, after = server.now(), server.limits.authorizations_ahead, ""
+    records: list[Record] = []
+    while found_some := await server.store.find(
+        Kind.AUTHORIZATION, f"ahead:{account.id}", after=after, limit=page
+    ):  # what has expired is not pruned yet, perhaps
+        records += found_some
+        if len(found_some) < page:
+            break
+        after = found_some[-1].id
     found = [server.read(Authorization, record).settle(now) for record in records]
     found.sort(key=lambda each: each.status is Status.VALID)  # what is proved goes before what is not
     return {

@@ -26,6 +26,8 @@ T = TypeVar("T")
 KIND = "rate"
 _SHARES = 50
 _REMEMBERED = 20_000
+# Replicas' clocks differ a little, in seconds.
+_SKEW = 600
 # Whoever meets others at the same record waits for a moment that doubles and is random.
 _ATTEMPTS, _MOMENT = 9, 0.003
 
@@ -39,40 +41,45 @@ class _Share:
 
 
 class Rates:
-    """Counts for everybody who shares a store."""
+    """Counts for every responder of one authority that shares the store."""
 
-    def __init__(self, store: AsyncStore, now: Callable[[], datetime]) -> None:
+    def __init__(self, store: AsyncStore, authority: str, now: Callable[[], datetime]) -> None:
         self._store = store
+        self._authority = authority
         self._now = now
-        self._shares: dict[str, _Share] = {}
-        self._refused: dict[str, float] = {}
+        self._shares: dict[bytes, _Share] = {}
+        self._refused: dict[bytes, float] = {}
 
     async def take(self, rate: Rate, what: str, *whose: str) -> None:
         """Count one of `what`, such as `orders of this account`, for those named by `whose`.
 
         Raises `Problem` (rateLimited) with the time until there is room for another.
         """
-        name = "\0".join((what, *whose))
-        now = self._now().timestamp()
-        if now < (until := self._refused.get(name, 0.0)):
+        # What clients write may be long, and is not to be kept here.
+        text = "\0".join((self._authority, what, *whose)).encode(errors="replace")
+        name = hashlib.blake2b(text, digest_size=16).digest()
+        now, period = self._now().timestamp(), rate.period.total_seconds()
+        until = self._refused.get(name, 0.0)
+        if now < until <= now + period:  # what is further away was remembered by a clock that was ahead
             raise _refusal(rate, what, until - now)
         share = self._shares.get(name)
         if share is None or now >= share.until:
-            share = _Share(_share_of(rate), now + rate.period.total_seconds())
+            share = _Share(_share_of(rate), now + period)
             _remember(self._shares, name, share)
         elif not share.left:
             share.left += await self._take_share(rate, what, name)
         share.left -= 1
 
-    async def _take_share(self, rate: Rate, what: str, name: str) -> int:
+    async def _take_share(self, rate: Rate, what: str, name: bytes) -> int:
         """Take from the store. What it keeps is the time at which the rate is whole again, if nobody takes more."""
         period = rate.period.total_seconds()
-        id = hashlib.blake2b(name.encode(errors="replace"), digest_size=16).hexdigest()
+        id = name.hex()
         for attempt in range(_ATTEMPTS):
             record = await self._store.get(KIND, id)
             now = self._now().timestamp()
-            # No later than a period from now, in case a clock was ahead when this was written.
-            whole = min(max(float(record.body), now), now + period) if record else now
+            whole = max(float(record.body), now) if record else now
+            if whole > now + period + _SKEW:
+                whole = now  # as a clock wrote it that was far ahead; nobody knows what it would be by this one
             room = int(rate.most * (now + period - whole) / period + 1e-6)
             if room < 1:
                 until = whole + period / rate.most - period
@@ -101,7 +108,7 @@ def _refusal(rate: Rate, what: str, seconds: float) -> Problem:
     return Problem(ProblemType.RATE_LIMITED, detail, retry_after=timedelta(seconds=seconds))
 
 
-def _remember(among: dict[str, T], name: str, thing: T) -> None:
+def _remember(among: dict[bytes, T], name: bytes, thing: T) -> None:
     if len(among) >= _REMEMBERED:
         among.clear()
     among[name] = thing

@@ -112,14 +112,14 @@ async def verify(server: Server, resource: Resource, incoming: Incoming, body: b
 async def verify_again(server: Server, request: VerifiedRequest) -> VerifiedRequest:
     """The same request with its account and record as they are now: something changed under the first attempt."""
     if request.account is None:
-        return request
+        return request._replace(again=True)
     record = request.record
     if record is not None:
         record = await server.store.get(record.kind, record.id)
     account = _check_account(server, await server.store.get(Kind.ACCOUNT, request.account.id), request.account.id)
     if account.thumbprint != request.key.thumbprint:
         raise Problem(ProblemType.UNAUTHORIZED, "the account has another key by now")
-    return request._replace(account=account, record=record)
+    return request._replace(account=account, record=record, again=True)
 
 
 async def _spend(server: Server, body: bytes) -> None:

@@ -118,7 +118,7 @@ class ACMEResponder:
             ca=ca,
             store=async_store,
             nonces=Nonces(async_store, limits.nonce_lifetime, now),
-            rates=Rates(async_store, now),
+            rates=Rates(async_store, ca.name, now),
             policy=policy or Everybody(Decision.TRUST if trusting else Decision.PROVE),
             validators=choose_validators(TakesTheirWord() if auto_approve else challenge_validator),
             limits=limits,

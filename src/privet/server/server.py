@@ -62,6 +62,8 @@ class VerifiedRequest(NamedTuple):
     urls: URLs
     client_certificate: str | None = None
     """In PEM, if the connection is mutual TLS."""
+    again: bool = False
+    """Whether something changed under the first attempt, which has counted it already."""
 
     @property
     def owner(self) -> Account:
@@ -134,13 +136,15 @@ class Server:
         """
         now = self.now()
         full = Problem(ProblemType.RATE_LIMITED, f"{most} {what}", retry_after=timedelta(minutes=5))
-        if now < self._full.get(name, now):
+        if now < self._full.get(name, now) <= now + _FULL:
             raise full
         left = self._room.pop(name, 0)
         if left <= 0:
             # What has expired takes no room: if it did, who is refused would wait for a pruning that nobody brings on.
-            records = await self.store.find(kind, name, limit=most)
-            count = sum(record.expires is None or record.expires > now for record in records)
+            count, after = 0, ""
+            while count < most and (records := await self.store.find(kind, name, after=after, limit=most)):
+                count += sum(record.expires is None or record.expires > now for record in records)
+                after = records[-1].id
             if count >= most:
                 if len(self._full) >= _READINGS_REMEMBERED:
                     self._full.clear()
