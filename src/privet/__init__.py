@@ -3,6 +3,11 @@
 from privet.acme.problems import Problem, ProblemType
 from privet.bundle import CertBundle
 from privet.ca import AuthorityError, CertificateAuthority, KeyType, NameConstraints, NamesRefused, Profile
+from privet.client.client import Client
+from privet.client.errors import ClientError
+from privet.client.handlers import ChallengeHandler
+from privet.client.renewal import RenewalManager, RenewalStatus
+from privet.client.sync import SyncClient
 from privet.server.limits import Limits, Rate
 from privet.server.policy import Applicant, Decision, Policy
 from privet.server.responder import ACMEResponder
@@ -15,7 +20,10 @@ __all__ = [
     "AuthorityError",
     "CertBundle",
     "CertificateAuthority",
+    "ChallengeHandler",
     "ChallengeValidator",
+    "Client",
+    "ClientError",
     "Conflict",
     "Decision",
     "FileStore",
@@ -30,8 +38,11 @@ __all__ = [
     "Profile",
     "Rate",
     "Record",
+    "RenewalManager",
+    "RenewalStatus",
     "SQLiteStore",
     "Store",
     "StoreError",
+    "SyncClient",
     "open_store",
 ]
