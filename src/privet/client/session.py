@@ -342,7 +342,7 @@ def origin_of(url: str) -> tuple[str, str, int] | None:
     return parsed.scheme, parsed.host.lower(), port
 
 
-def retry_after(headers: httpx.Headers, now: datetime) -> timedelta | None:
+def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
     """How long the server wants us to wait: in seconds or until a date (RFC 9110 §10.2.3), a day at most. None if it
     does not say."""
     value = headers.get("retry-after", "").strip()
@@ -359,7 +359,7 @@ def retry_after(headers: httpx.Headers, now: datetime) -> timedelta | None:
 
 
 def retry_after_of(problem: Problem, now: datetime) -> timedelta | None:
-    return retry_after(httpx.Headers(problem.headers), now)
+    return retry_after({name.lower(): value for name, value in problem.headers.items()}, now)
 
 
 def _date(value: str) -> datetime | None:
