@@ -5,6 +5,7 @@ time for that is over and the error says who doesn't.
 """
 
 import asyncio
+import base64
 import errno
 import ipaddress
 from collections.abc import Mapping
@@ -183,7 +184,7 @@ class RFC2136:
         if key_name is not None and key_secret is not None:
             name = dns.name.from_text(key_name)
             try:
-                self._keyring = {name: dns.tsig.Key(name, key_secret, key_algorithm)}
+                self._keyring = {name: dns.tsig.Key(name, base64.b64decode(key_secret, validate=True), key_algorithm)}
             except ValueError:
                 raise ClientError(f"the secret of the TSIG key {key_name!a} is not base64") from None
         elif key_name is not None or key_secret is not None:
