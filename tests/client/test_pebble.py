@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -85,7 +86,7 @@ async def test_key_change_contact_and_revocation(pebble: Pebble, key_type: KeyTy
 
 
 async def test_external_account_binding(strict_pebble: Pebble) -> None:
-    options = {"ca_bundle": strict_pebble.root, "challenge_handler": http01(strict_pebble)}
+    options: dict[str, Any] = {"ca_bundle": strict_pebble.root, "challenge_handler": http01(strict_pebble)}
     async with Client(strict_pebble.directory, **options) as client:
         with pytest.raises(ClientError, match="external account"):
             await client.issue("a.internal")
@@ -110,7 +111,7 @@ async def test_the_chain_of_another_root(pebble: Pebble) -> None:
 
 async def test_a_server_that_is_not_trusted_gets_nothing(pebble: Pebble) -> None:
     async with Client(pebble.directory) as client:
-        with pytest.raises(ClientError, match="not trusted here.*ca_fingerprint="):
+        with pytest.raises(ClientError, match=r"not trusted here.*ca_fingerprint="):
             await client.issue("a.internal")
 
 
