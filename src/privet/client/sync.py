@@ -10,6 +10,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from privet.client.client import Client
+from privet.client.renewal import RenewalManager
 
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
@@ -57,6 +58,11 @@ class SyncClient:
             self._portal.call(self.client.aclose)
             self._end.close()
             self._portal = None
+
+    @property
+    def renewal(self) -> RenewalManager | None:
+        """What `auto_renew` started last."""
+        return self.client.renewal
 
     issue = _without_await(Client.issue)
     ensure = _without_await(Client.ensure)
