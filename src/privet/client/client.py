@@ -7,20 +7,18 @@ issued is checked against what was asked for before anybody sees it, and a handl
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import httpx
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from privet.acme.challenges import key_authorization
 from privet.acme.encoding import to_base64url
 from privet.acme.identifiers import Identifier, from_text
-from privet.acme.problems import Problem, ProblemType
 from privet.acme.reasons import REVOCATION_REASONS
 from privet.bundle import KIND as BUNDLE
 from privet.bundle import CertBundle
@@ -28,15 +26,14 @@ from privet.ca import keys
 from privet.ca.csr import CSR, BadCSR, from_pem, parse_csr
 from privet.ca.keys import KeyType, PublicKey
 from privet.client.account import Account
-from privet.client.errors import ClientError, received_problem
-from privet.client.handlers import ChallengeHandler, check_token
-from privet.client.issued import Issued, certificate_id, check_issued, make_csr, read_chain
+from privet.client.errors import ClientError
+from privet.client.handlers import ChallengeHandler
+from privet.client.issued import certificate_id, check_issued, make_csr
+from privet.client.ordering import Ordering
 from privet.client.renewal import OnError, OnRenewed, RenewalManager, keep, span_of
 from privet.client.schedule import RenewalInfo, Schedule
 from privet.client.session import (
     KeyAlone,
-    Reply,
-    Resource,
     Session,
     Sleep,
     check_directory_url,
@@ -50,10 +47,6 @@ from privet.stores.base import Store
 from privet.stores.memory import MemoryStore
 
 log = logging.getLogger("privet.client")
-
-_CHAIN = "application/pem-certificate-chain"
-_ALTERNATES_MAX = 10
-_AUTHORIZATIONS_MAX = 1000
 
 
 def _utc_now() -> datetime:
@@ -74,15 +67,6 @@ class _Connection(NamedTuple):
     session: Session
     account: Account
     root: x509.Certificate | None
-
-
-class _Presented(NamedTuple):
-    handler: ChallengeHandler
-    authorization: Resource
-    challenge: str
-    identifier: str
-    token: str
-    proof: str
 
 
 class Client:
@@ -361,17 +345,9 @@ class Client:
     ) -> CertBundle:
         connection = await self._connect()
         payload = await self._order_payload(connection.session, identifiers, wanted.profile, not_before, not_after)
-        order = await self._order(connection, payload, replaces)
-        if order.status == "pending":
-            await self._authorize(connection, order)
-            order = await connection.account.fetch(order.url)
-        order = await self._settled(connection, order, "pending")
-        if order.status == "ready":
-            order = await self._finalize(connection, order, csr)
-        order = await self._settled(connection, order, "processing", "ready")
-        if order.status != "valid":
-            raise _refusal(order.document.get("error"), f"the order is {order.status!a}")
-        issued = await self._download(connection, order, wanted.preferred_chain)
+        ordering = Ordering(connection.session, connection.account, self._handlers, self._patience)
+        predecessor = None if replaces is None else certificate_id(x509.load_pem_x509_certificate(replaces.cert_pem))
+        issued = await ordering.obtain(payload, predecessor, identifiers, csr, wanted.preferred_chain)
         check_issued(issued, identifiers, public_key, self._now(), connection.root)
         certificate = issued.certificate
         log.info("got a certificate for %s until %s", identifiers[0], certificate.not_valid_after_utc)
@@ -404,110 +380,6 @@ class Client:
                 raise ClientError(f"{self.directory_url} has no profile {profile!a}; it has {there}")
             payload["profile"] = profile
         return payload
-
-    async def _order(
-        self, connection: _Connection, payload: dict[str, object], replaces: CertBundle | None
-    ) -> Resource:
-        session, account = connection.session, connection.account
-        directory = await session.directory()
-        # RFC 9773 §5: only where the server says that it knows the member.
-        if replaces is not None and directory.renewal_info is not None:
-            id = certificate_id(x509.load_pem_x509_certificate(replaces.cert_pem))
-            if id is not None:
-                try:
-                    reply = await account.post(directory.new_order, {**payload, "replaces": id})
-                    return session.resource(reply, session.location(reply))
-                except Problem as problem:
-                    if problem.type is ProblemType.RATE_LIMITED:
-                        raise
-                    # It was replaced already, or is of another CA: that must not keep us from a certificate.
-                    log.info("the order was refused as a replacement: %s", problem)
-        reply = await account.post(directory.new_order, payload)
-        return session.resource(reply, session.location(reply))
-
-    async def _settled(self, connection: _Connection, resource: Resource, *until: str) -> Resource:
-        return await connection.session.settled(resource, connection.account, *until, patience=self._patience)
-
-    async def _authorize(self, connection: _Connection, order: Resource) -> None:
-        """Meet a challenge for each authorization that is not valid yet (§7.5)."""
-        presented: list[_Presented] = []
-        try:
-            for url in self._authorizations(connection.session, order):
-                authorization = await connection.account.fetch(url)
-                if authorization.status == "pending":
-                    presented.append(self._choose(connection, authorization))
-                elif authorization.status != "valid":
-                    raise _unauthorized(authorization)
-            # Proofs are put in place side by side, because a nameserver takes its time for each.
-            outcomes = await asyncio.gather(*map(_present, presented), return_exceptions=True)
-            for outcome in outcomes:
-                if isinstance(outcome, BaseException):
-                    raise outcome
-            for each in presented:
-                # §7.5.1: an empty object says that it is to be looked at.
-                await connection.account.post(each.challenge, {})
-            for each in presented:
-                authorization = await self._settled(
-                    connection, await connection.account.fetch(each.authorization.url), "pending"
-                )
-                if authorization.status != "valid":
-                    raise _unauthorized(authorization)
-        finally:
-            await asyncio.gather(*map(_clean_up, presented))
-
-    def _authorizations(self, session: Session, order: Resource) -> list[str]:
-        urls = order.document.get("authorizations")
-        if not isinstance(urls, list) or not urls or len(urls) > _AUTHORIZATIONS_MAX:
-            raise ClientError("the server's order names no authorizations")
-        return [session.check_url(url, "an authorization") for url in urls]
-
-    def _choose(self, connection: _Connection, authorization: Resource) -> _Presented:
-        """A handler for a challenge of this authorization: of those that fit, the first that was given."""
-        challenges = [each for each in _listed_of(authorization.document, "challenges") if isinstance(each, dict)]
-        identifier = authorization.document.get("identifier")
-        name = text_of(identifier, "value") if isinstance(identifier, dict) else ""
-        for handler in self._handlers:
-            for challenge in challenges:
-                if challenge.get("type") == handler.challenge_type and challenge.get("status") in ("pending", None):
-                    token = check_token(text_of(challenge, "token"))
-                    proof = key_authorization(token, connection.account.key.thumbprint)
-                    url = connection.session.url_in(challenge, "url")
-                    # What is proved is a name as we know names; a server's own words go to no nameserver.
-                    return _Presented(handler, authorization, url, from_text(name).value, token, proof)
-        offered = ", ".join(ascii(str(each.get("type"))[:50])[1:-1] for each in challenges) or "nothing"
-        given = ", ".join(each.challenge_type for each in self._handlers) or "none"
-        raise ClientError(
-            f"control of {name!a} has to be proved by one of: {offered}; the challenge handlers are for: {given}. "
-            "Give a challenge_handler that fits"
-        )
-
-    async def _finalize(self, connection: _Connection, order: Resource, csr: bytes) -> Resource:
-        url = connection.session.url_in(order.document, "finalize")
-        try:
-            reply = await connection.account.post(url, {"csr": to_base64url(csr)})
-        except Problem as problem:
-            if problem.type is not ProblemType.ORDER_NOT_READY:
-                raise
-            # Asked for twice, because the first answer was lost on its way? Then the order has gone on.
-            order = await connection.account.fetch(order.url)
-            if order.status not in ("processing", "valid"):
-                raise
-            return order
-        return connection.session.resource(reply, order.url)
-
-    async def _download(self, connection: _Connection, order: Resource, preferred: str | None) -> Issued:
-        """The chain (§7.4.2), or of several the one from the issuer that is preferred."""
-        url = connection.session.url_in(order.document, "certificate")
-        reply = await connection.account.post(url, None, accept=_CHAIN)
-        issued = _chain_of(reply)
-        if preferred is None or issued.is_from(preferred):
-            return issued
-        for alternate in connection.session.links(reply, "alternate")[:_ALTERNATES_MAX]:
-            other = _chain_of(await connection.account.post(alternate, None, accept=_CHAIN))
-            if other.is_from(preferred):
-                return other
-        log.warning("no chain of %s is from the issuer %a; the usual one is used", self.directory_url, preferred)
-        return issued
 
     # --- the connection ---
 
@@ -554,52 +426,10 @@ class Client:
         return _Connection(http, session, account, root)
 
 
-async def _present(each: _Presented) -> None:
-    try:
-        await each.handler.present(each.identifier, each.token, each.proof)
-    except (ClientError, Problem):
-        raise
-    except Exception as error:
-        kind = each.handler.challenge_type
-        raise ClientError(f"the handler for {kind} failed for {each.identifier}: {error}") from error
-
-
-async def _clean_up(each: _Presented) -> None:
-    try:
-        await each.handler.cleanup(each.identifier, each.token, each.proof)
-    except Exception:
-        log.warning("a proof for %s could not be cleaned up", each.identifier, exc_info=True)
-
-
-def _chain_of(reply: Reply) -> Issued:
-    return read_chain(reply.body)
-
-
 def _listed(handlers: ChallengeHandler | Sequence[ChallengeHandler] | None) -> list[ChallengeHandler]:
     if handlers is None:
         return []
     return list(handlers) if isinstance(handlers, Sequence) else [handlers]
-
-
-def _listed_of(document: Mapping[str, Any], name: str) -> list[Any]:
-    value = document.get(name)
-    return value if isinstance(value, list) else []
-
-
-def _refusal(error: object, otherwise: str) -> Exception:
-    """The problem that a server gave as the reason."""
-    if not isinstance(error, dict):
-        return ClientError(f"{otherwise}, and the server does not say why")
-    status = error.get("status")
-    return received_problem(error, status if isinstance(status, int) else 400)
-
-
-def _unauthorized(authorization: Resource) -> Exception:
-    errors = [each.get("error") for each in _listed_of(authorization.document, "challenges") if isinstance(each, dict)]
-    identifier = authorization.document.get("identifier")
-    name = text_of(identifier, "value") if isinstance(identifier, dict) else ""
-    otherwise = f"the authorization for {name!a} is {authorization.status!a}"
-    return _refusal(next((error for error in errors if error), None), otherwise)
 
 
 def _read_csr(csr: bytes) -> CSR:
