@@ -1,12 +1,17 @@
 """What the README shows runs as it stands there."""
 
+import asyncio
 import re
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
 from tests.wire import Wire, problem_of
+
+from privet import ACMEResponder, CertificateAuthority, Client, MemoryStore
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -62,11 +67,24 @@ async def test_the_policy_lets_its_own_team_in_and_nobody_else(run: Any) -> None
 async def test_a_certificate_without_acme_lies_where_the_readme_says(
     run: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    bundle = run("FileStore(")["bundle"]
+    bundle = run("ca.issue(")["bundle"]
     assert bundle.fullchain_path == tmp_path / ".privet-ca/certs/worker-1.internal/fullchain.pem"
     assert bundle.key_path.read_bytes() == bundle.key_pem
     assert str(bundle.fullchain_path) in capsys.readouterr().out
 
 
+async def test_a_node_gets_its_certificate(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = run("client.auto_renew(")
+    ca = CertificateAuthority(MemoryStore())
+    ca.init()
+    way = httpx.ASGITransport(ACMEResponder(ca, auto_approve=True))
+    names["Client"] = partial(Client, transport=way)
+    monkeypatch.setitem(names, "asyncio", SimpleNamespace(sleep=lambda seconds: asyncio.sleep(0)))
+    await names["main"]()
+    assert str(tmp_path / ".privet-node/certs/worker-1.internal/fullchain.pem") in capsys.readouterr().out
+
+
 def test_every_python_block_of_the_readme_is_run_here() -> None:
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4

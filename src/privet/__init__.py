@@ -4,6 +4,11 @@ from privet.acme.attempts import Attempt, ChallengeValidator, NotProved, Proof, 
 from privet.acme.problems import Problem, ProblemType
 from privet.bundle import CertBundle
 from privet.ca import AuthorityError, CertificateAuthority, KeyType, NameConstraints, NamesRefused, Profile
+from privet.client.client import Client
+from privet.client.errors import ClientError
+from privet.client.handlers import ChallengeHandler
+from privet.client.renewal import RenewalManager, RenewalStatus
+from privet.client.sync import SyncClient
 from privet.server.client_certificates import ClientCertificate
 from privet.server.limits import Limits, Rate
 from privet.server.policy import Applicant, CertificatePolicy, Decision, Policy, Ruling
@@ -20,8 +25,11 @@ __all__ = [
     "CertBundle",
     "CertificateAuthority",
     "CertificatePolicy",
+    "ChallengeHandler",
     "ChallengeValidator",
+    "Client",
     "ClientCertificate",
+    "ClientError",
     "Conflict",
     "Decision",
     "FileStore",
@@ -38,11 +46,14 @@ __all__ = [
     "Proof",
     "Rate",
     "Record",
+    "RenewalManager",
+    "RenewalStatus",
     "Rules",
     "Ruling",
     "SQLiteStore",
     "Step",
     "Store",
     "StoreError",
+    "SyncClient",
     "open_store",
 ]

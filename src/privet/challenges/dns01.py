@@ -1,0 +1,5 @@
+"""Where people look for the handler of dns-01 challenges and its providers: `from privet.challenges.dns01 import …`."""
+
+from privet.client.dns01 import RFC2136, AcmeDNS, DNS01Handler, DNSProvider, Hook
+
+__all__ = ["AcmeDNS", "DNS01Handler", "DNSProvider", "Hook", "RFC2136"]

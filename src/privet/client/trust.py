@@ -1,0 +1,91 @@
+"""Whom to believe that they are the CA: a bundle of roots, a root known by its fingerprint, or what the system trusts.
+
+The law of this module: nothing but the one root is ever fetched from a server that has not proved who it is.
+"""
+
+import ssl
+import urllib.parse
+from pathlib import Path
+
+import httpx
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from privet.client.errors import ClientError
+from privet.client.session import origin_of, shown
+
+_ROOT_MAX = 1 << 18
+_TIMEOUT = 30.0
+
+
+def system_trust() -> ssl.SSLContext:
+    return ssl.create_default_context()
+
+
+def trust_in(ca_bundle: str | Path | bytes) -> ssl.SSLContext:
+    """Trust in the certificates of a file, or of PEM, alone. Raises `ClientError`."""
+    try:
+        pem = ca_bundle if isinstance(ca_bundle, bytes) else Path(ca_bundle).expanduser().read_bytes()
+        x509.load_pem_x509_certificates(pem)
+        return ssl.create_default_context(cadata=pem.decode("ascii"))
+    except OSError as error:
+        raise ClientError(f"the ca_bundle cannot be read: {error}") from None
+    except ValueError:  # an SSLError is an OSError
+        raise ClientError("the ca_bundle has no certificate in PEM") from None
+
+
+def read_fingerprint(text: str) -> bytes:
+    """A SHA-256 as people copy it: hexadecimal, in either case, with or without colons. Raises `ClientError`."""
+    digits = text.strip().lower().removeprefix("sha256:").removeprefix("sha-256:").replace(":", "").replace(" ", "")
+    try:
+        digest = bytes.fromhex(digits)
+    except ValueError:
+        digest = b""
+    if len(digest) != 32:
+        raise ClientError(f"{shown(text)} is not the SHA-256 fingerprint of a certificate: 64 hexadecimal digits")
+    return digest
+
+
+async def fetch_root(
+    directory_url: str, fingerprint: str, *, transport: httpx.AsyncBaseTransport | None = None
+) -> x509.Certificate:
+    """The root with this fingerprint from `ca.pem` beside the directory. Who sends it does not matter: it is the
+    fingerprint that is believed. Raises `ClientError`."""
+    wanted = read_fingerprint(fingerprint)
+    url = urllib.parse.urljoin(directory_url, "ca.pem")
+    if origin_of(url) is None:
+        raise ClientError(f"{shown(directory_url)} is not the URL of an ACME directory")
+    anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    anybody.check_hostname = False
+    anybody.verify_mode = ssl.CERT_NONE
+    body = bytearray()
+    try:
+        async with (
+            httpx.AsyncClient(verify=anybody, timeout=_TIMEOUT, trust_env=False, transport=transport) as http,
+            http.stream("GET", url, headers={"accept-encoding": "identity"}) as response,
+        ):
+            if response.status_code != 200:
+                raise ClientError(f"{url} answers {response.status_code}; the root is not there")
+            async for chunk in response.aiter_raw():
+                body += chunk
+                if len(body) > _ROOT_MAX:
+                    raise ClientError(f"what is at {url} is too long for a root")
+    except (httpx.HTTPError, httpx.StreamError, ValueError, OSError) as error:
+        raise ClientError(f"the root cannot be fetched from {url}: {error}") from None
+    try:
+        found = x509.load_pem_x509_certificates(bytes(body))
+    except ValueError:
+        raise ClientError(f"what is at {url} is not a certificate in PEM") from None
+    for certificate in found:
+        if certificate.fingerprint(hashes.SHA256()) == wanted:
+            return certificate
+    there = ", ".join(certificate.fingerprint(hashes.SHA256()).hex(":").upper() for certificate in found)
+    raise ClientError(
+        f"the root at {url} has the fingerprint {there}, not {wanted.hex(':').upper()}: this is another CA, or "
+        "somebody in between; nothing was asked of it"
+    )
+
+
+def trust_in_root(root: x509.Certificate) -> ssl.SSLContext:
+    return ssl.create_default_context(cadata=root.public_bytes(Encoding.PEM).decode())
