@@ -1,20 +1,25 @@
 """privet: an internal certificate authority that speaks ACME."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from privet.acme.attempts import Attempt, ChallengeValidator, NotProved, Proof, Step
 from privet.acme.problems import Problem, ProblemType
 from privet.bundle import CertBundle
 from privet.ca import AuthorityError, CertificateAuthority, KeyType, NameConstraints, NamesRefused, Profile
-from privet.client.client import Client
-from privet.client.errors import ClientError
-from privet.client.handlers import ChallengeHandler
-from privet.client.renewal import RenewalManager, RenewalStatus
-from privet.client.sync import SyncClient
 from privet.server.client_certificates import ClientCertificate
 from privet.server.limits import Limits, Rate
 from privet.server.policy import Applicant, CertificatePolicy, Decision, Policy, Ruling
 from privet.server.responder import ACMEResponder
 from privet.server.rules import BadRules, Rules
 from privet.stores import Conflict, FileStore, MemoryStore, Record, SQLiteStore, Store, StoreError, open_store
+
+if TYPE_CHECKING:
+    from privet.client.client import Client
+    from privet.client.errors import ClientError
+    from privet.client.handlers import ChallengeHandler
+    from privet.client.renewal import RenewalManager, RenewalStatus
+    from privet.client.sync import SyncClient
 
 __all__ = [
     "ACMEResponder",
@@ -57,3 +62,24 @@ __all__ = [
     "SyncClient",
     "open_store",
 ]
+
+# The other side of the wire brings an HTTP client along. A server has no use for it, and would wait at every start.
+_CLIENT = {
+    "ChallengeHandler": "privet.client.handlers",
+    "Client": "privet.client.client",
+    "ClientError": "privet.client.errors",
+    "RenewalManager": "privet.client.renewal",
+    "RenewalStatus": "privet.client.renewal",
+    "SyncClient": "privet.client.sync",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _CLIENT:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(_CLIENT[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return __all__
