@@ -18,7 +18,7 @@ MODULES = {
 }
 
 # Arrows of import, and no others. What has a dot is a module, the rest are rooms; a room may use itself.
-EVERYTHING = {"acme", "bundle", "ca", "cli", "client", "server", "stores", "validation"}
+EVERYTHING = {"acme", "bundle", "ca", "cli", "client", "mtls", "server", "stores", "testing", "validation"}
 ARROWS: dict[str, set[str]] = {
     "acme": set(),
     "stores": set(),
@@ -27,8 +27,11 @@ ARROWS: dict[str, set[str]] = {
     "server": {"acme", "ca", "stores"},
     "validation": {"acme"},
     "client": {"acme", "stores", "bundle"},
+    "mtls": {"ca"},
+    "testing": {"acme", "ca", "mtls", "server", "stores"},
     "cli": EVERYTHING,
     "__main__": {"cli"},
+    "auth_types": {"mtls"},
     "": EVERYTHING - {"cli"},  # privet/__init__.py offers what the rooms have made
 }
 

@@ -3,6 +3,11 @@
 from privet.acme.problems import Problem, ProblemType
 from privet.bundle import CertBundle
 from privet.ca import AuthorityError, CertificateAuthority, KeyType, NameConstraints, NamesRefused, Profile
+from privet.mtls.config import TLSConfig, build_client_ssl_context, build_server_ssl_context
+from privet.mtls.contexts import TLSConfigError
+from privet.mtls.live import LiveTLS
+from privet.mtls.peers import CertAuthenticator, extract_peer_cn, extract_peer_sans
+from privet.mtls.testing import generate_test_certificates
 from privet.server.limits import Limits, Rate
 from privet.server.policy import Applicant, Decision, Policy
 from privet.server.responder import ACMEResponder
@@ -13,6 +18,7 @@ __all__ = [
     "ACMEResponder",
     "Applicant",
     "AuthorityError",
+    "CertAuthenticator",
     "CertBundle",
     "CertificateAuthority",
     "ChallengeValidator",
@@ -21,6 +27,7 @@ __all__ = [
     "FileStore",
     "KeyType",
     "Limits",
+    "LiveTLS",
     "MemoryStore",
     "NameConstraints",
     "NamesRefused",
@@ -33,5 +40,12 @@ __all__ = [
     "SQLiteStore",
     "Store",
     "StoreError",
+    "TLSConfig",
+    "TLSConfigError",
+    "build_client_ssl_context",
+    "build_server_ssl_context",
+    "extract_peer_cn",
+    "extract_peer_sans",
+    "generate_test_certificates",
     "open_store",
 ]
