@@ -32,6 +32,7 @@ ARROWS: dict[str, set[str]] = {
     "cli": EVERYTHING,
     "__main__": {"cli"},
     "auth_types": {"mtls"},
+    "tls": {"mtls"},
     "": EVERYTHING - {"cli"},  # privet/__init__.py offers what the rooms have made
 }
 

@@ -1,12 +1,18 @@
 """What the README shows runs as it stands there."""
 
+import asyncio
+import contextlib
 import re
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from tests.interop.programs import free_port
 from tests.wire import Wire, problem_of
+
+from privet import CertificateAuthority, MemoryStore
+from privet.testing import node_certificate
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -68,5 +74,31 @@ async def test_a_certificate_without_acme_lies_where_the_readme_says(
     assert str(bundle.fullchain_path) in capsys.readouterr().out
 
 
+async def test_the_service_has_mutual_tls(run: Any, tmp_path: Path) -> None:
+    ca = CertificateAuthority(MemoryStore())
+    ca.init()
+    node_certificate(ca, tmp_path)
+    names = run("live.following()")
+    port = free_port()
+    block = names["serve"].__code__
+    names["serve"].__code__ = block.replace(co_consts=tuple(port if each == 8443 else each for each in block.co_consts))
+    done = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        done.set()
+
+    serving = asyncio.create_task(names["serve"](handle))
+    while not done.is_set():
+        with contextlib.suppress(ConnectionRefusedError):
+            _, writer = await asyncio.open_connection("localhost", port, ssl=names["live"].client_context)
+            await done.wait()
+            writer.close()
+        assert not serving.done()
+    serving.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+
+
 def test_every_python_block_of_the_readme_is_run_here() -> None:
-    assert len(BLOCKS) == 3
+    assert len(BLOCKS) == 4

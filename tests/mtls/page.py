@@ -16,5 +16,11 @@ def program(name: str, language: str = "python") -> str:
     return block
 
 
+def command(beginning: str) -> str:
+    """The first command that begins so, in one line."""
+    lines = [line for block in blocks("sh") for line in block.replace("\\\n", " ").splitlines()]
+    return next(line for line in lines if line.startswith(beginning))
+
+
 def names() -> list[str]:
     return [found for block in blocks("python") if (found := block.partition("\n")[0]).endswith(".py")]

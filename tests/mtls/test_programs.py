@@ -175,8 +175,7 @@ def test_a_server_follows(name: str, mesh: Mesh) -> None:
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_uvicorn_follows_with_its_own_options(loop: str, mesh: Mesh) -> None:
     (mesh.folder / "app.py").write_text(APP)
-    (command,) = [block for block in page.blocks("sh") if block.startswith("uvicorn")]
-    words = shlex.split(command.replace("8443", str(mesh.port)).replace("\\\n", " "))
+    words = shlex.split(page.command("uvicorn app:app").replace("8443", str(mesh.port)))
     with running(mesh, sys.executable, "-m", *words, "--loop", loop) as program:
         follows(mesh)
         # A renewal that is half done is left alone, and said once a connection has come upon it.
@@ -216,21 +215,32 @@ def test_nginx_follows_when_it_is_told(mesh: Mesh) -> None:
 
 def test_granian_takes_up_new_files_with_new_workers(mesh: Mesh) -> None:
     (mesh.folder / "app.py").write_text(APP)
-    command = GRANIAN.replace("8443", str(mesh.port)).split()
-    with running(mesh, *command) as program:
+
+    def soon(happens: Callable[[], bool]) -> None:
+        """Its workers come and go, and connections with them."""
+        os.kill(program.process.pid, signal.SIGHUP)
+
+        def happens_at_last() -> bool:
+            try:
+                return happens()
+            except OSError:
+                return False
+
+        until(happens_at_last)
+
+    with running(mesh, *GRANIAN.replace("8443", str(mesh.port)).split()) as program:
         program.wait_for("Started worker")
-        for _ in range(2):
-            renewed = mesh.renew(mesh.old).serial
-            assert mesh.serial() != renewed
-            os.kill(program.process.pid, signal.SIGHUP)
-
-            def is_new(renewed: int = renewed) -> bool:
-                try:
-                    return mesh.serial() == renewed
-                except OSError:
-                    return False  # its workers come and go
-
-            until(is_new)
+        with closing(mesh.connect()) as kept:
+            ask(kept)
+            for _ in range(2):
+                renewed = mesh.renew(mesh.old).serial
+                assert mesh.serial() != renewed
+                soon(lambda renewed=renewed: mesh.serial() == renewed)  # type: ignore[misc]
+            with pytest.raises(OSError):
+                ask(kept)
+        mesh.trust(mesh.old, mesh.new)
+        assert not mesh.lets_in(mesh.newcomer)
+        soon(lambda: mesh.lets_in(mesh.newcomer))
 
 
 def test_websockets_follows(mesh: Mesh) -> None:
@@ -381,5 +391,5 @@ async def test_a_client_of_websockets_follows(mesh: Mesh, monkeypatch: pytest.Mo
 
 
 def test_every_program_of_the_page_is_run_here() -> None:
-    text = Path(__file__).read_text()
+    text = "".join(Path(__file__).with_name(name).read_text() for name in ("test_programs.py", "test_page.py"))
     assert [name for name in page.names() if f'"{name.removeprefix("# ")}"' not in text] == []
