@@ -27,12 +27,13 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run the block that contains a line, in a home and a folder of its own; return its names."""
+    """Run the block that contains a line, in a home and a folder of its own, perhaps on another port; return its
+    names."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
 
-    def run_block(line: str) -> dict[str, Any]:
-        (block,) = [block for block in BLOCKS if line in block]
+    def run_block(line: str, port: int = 8443) -> dict[str, Any]:
+        (block,) = [block.replace("8443", str(port)) for block in BLOCKS if line in block]
         names: dict[str, Any] = {"__name__": "readme"}
         exec(compile(block, "README.md", "exec"), names)
         return names
@@ -78,10 +79,8 @@ async def test_the_service_has_mutual_tls(run: Any, tmp_path: Path) -> None:
     ca = CertificateAuthority(MemoryStore())
     ca.init()
     node_certificate(ca, tmp_path)
-    names = run("live.following()")
     port = free_port()
-    block = names["serve"].__code__
-    names["serve"].__code__ = block.replace(co_consts=tuple(port if each == 8443 else each for each in block.co_consts))
+    names = run("live.following()", port)
     done = asyncio.Event()
 
     async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,5 +1,6 @@
 """Rows C7 to C12: `privet cert`, an authority in two files."""
 
+import base64
 import os
 import stat
 from datetime import UTC, datetime, timedelta
@@ -9,11 +10,14 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.certificates import assert_is_ca, assert_is_leaf, openssl, openssl_verify, same_key
 from tests.cli.command import Person
 from tests.mtls.nodes import Authority, shake
 
-from privet import TLSConfig
+from privet import TLSConfig, extract_peer_cn
+from privet.cli.certs import _document
 from privet.cli.contents import Kind, contents_of
 
 
@@ -238,6 +242,28 @@ def test_what_is_damaged_is_still_named(label: str) -> None:
     (item,) = contents_of(f"-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n".encode())
     assert item.problem == "it is damaged"
     assert item.kind is not Kind.UNKNOWN
+
+
+@given(st.binary(max_size=400), st.sampled_from(["", "CERTIFICATE", "EC PRIVATE KEY", "X509 CRL", "PUBLIC KEY"]))
+def test_any_bytes_at_all_are_named(content: bytes, label: str) -> None:
+    if label:
+        text = base64.encodebytes(content)
+        content = b"-----BEGIN %b-----\n%b-----END %b-----\n" % (label.encode(), text, label.encode())
+    items = contents_of(content, b"password")
+    assert items
+    assert all(item.value is not None or item.problem or item.kind in (Kind.EMPTY, Kind.UNKNOWN) for item in items)
+
+
+@given(st.data())
+def test_a_certificate_with_a_wrong_byte_is_named(data: st.DataObject) -> None:
+    der = bytearray(SOUND)
+    der[data.draw(st.integers(0, len(der) - 1))] = data.draw(st.integers(0, 255))
+    (item,) = contents_of(bytes(der))
+    _document(item, datetime.now(UTC))
+    assert extract_peer_cn(bytes(der)) is None or isinstance(extract_peer_cn(bytes(der)), str)
+
+
+SOUND = Authority().root.public_bytes(Encoding.DER)
 
 
 def test_list_finds_them_all_and_marks_what_has_expired(founder: Person) -> None:

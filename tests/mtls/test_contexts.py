@@ -288,6 +288,15 @@ def test_where_files_in_memory_are_not_to_be_had_it_is_a_private_file_that_is_go
     assert list(tmp_path.iterdir()) == []
 
 
+def test_without_proc_it_is_a_private_file_as_well(node: Node, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("privet.mtls.contexts._path", lambda descriptor: f"/nowhere/{descriptor}")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with file_of(b"secret") as path:
+        assert Path(path).parent == tmp_path
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 def test_no_descriptor_is_left_open(ca: Authority, node: Node) -> None:
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(3):

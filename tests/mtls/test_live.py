@@ -228,3 +228,35 @@ def test_contexts_that_were_superseded_are_not_kept(ca: Authority, first: Node) 
     for _ in range(5):
         live.on_renewed(ca.node())
     assert len(list(contexts())) == before
+
+
+def test_every_connection_is_of_one_time_however_often_it_changes(ca: Authority, first: Node) -> None:
+    """Certificate, key and trust go over together: no handshake ever meets half of a change."""
+    live = LiveTLS(first.cert, first.key, ca.pem)
+    other = Authority("Second CA")
+    both = ca.pem + other.pem
+    live.replace(ca_cert_pem=both)
+    nodes = [ca.node(), other.node(), ca.node()]
+    serials = {first.serial, *(node.serial for node in nodes)}
+    over = threading.Event()
+    seen: list[int] = []
+    failures: list[BaseException] = []
+
+    def connect() -> None:
+        try:
+            while not over.is_set():
+                seen.extend(shown(live))
+        except BaseException as failure:
+            failures.append(failure)
+
+    threads = [threading.Thread(target=connect) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    while len(seen) < 300 and not failures:
+        for node in nodes:
+            live.replace(cert_pem=node.cert, key_pem=node.key, ca_cert_pem=both)
+    over.set()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert len(serials & set(seen)) == len(set(seen)) > 1

@@ -36,7 +36,7 @@ cert = typer.Typer(
 
 Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to write into; it is made if need be.")]
 CADir = Annotated[Path, typer.Option("--ca-dir", metavar="DIR", help="The folder that has ca.crt and ca.key.")]
-Days = Annotated[int, typer.Option("--validity", metavar="DAYS", min=1, help="How long it is valid.")]
+Days = Annotated[int, typer.Option("--validity", metavar="DAYS", min=1, max=36500, help="How long it is valid.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
 PasswordFile = Annotated[
     Path | None, typer.Option("--password-file", metavar="FILE", help="Encrypt the new key with the password in FILE.")
@@ -291,16 +291,11 @@ def _document(item: Item, now: datetime) -> dict[str, object]:
         case x509.Certificate():
             return kind | _document_of(item.value, now)
         case x509.CertificateSigningRequest() as csr:
-            try:
-                names = _names(csr.extensions)
-            except ValueError:
-                names = []
-            valid = csr.is_signature_valid
             return kind | {
                 "subject": csr.subject.rfc4514_string(),
-                "names": names,
+                "names": _names(csr.extensions),
                 "key": key_type(csr.public_key()),
-                "signature": "good" if valid else "not that of its key",
+                "signature": "good" if csr.is_signature_valid else "not that of its key",
             }
         case x509.CertificateRevocationList() as crl:
             return kind | {
@@ -319,15 +314,11 @@ def _document(item: Item, now: datetime) -> dict[str, object]:
 
 def _document_of(certificate: x509.Certificate, now: datetime) -> dict[str, object]:
     begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
-    try:
-        extensions = certificate.extensions
-    except ValueError:
-        extensions = x509.Extensions([])
+    extensions = certificate.extensions
     values = {type(each.value): each.value for each in extensions}
     basic, usage = values.get(x509.BasicConstraints), values.get(x509.ExtendedKeyUsage)
     is_ca = isinstance(basic, x509.BasicConstraints) and basic.ca
-    uses = [_USES.get(each.dotted_string, each.dotted_string) for each in usage] if isinstance(
-        usage, x509.ExtendedKeyUsage) else []  # fmt: skip
+    uses = list(usage) if isinstance(usage, x509.ExtendedKeyUsage) else []
     public_key = certificate.public_key()
     return {
         "subject": certificate.subject.rfc4514_string() or "(empty)",
@@ -338,7 +329,7 @@ def _document_of(certificate: x509.Certificate, now: datetime) -> dict[str, obje
         "not_after": to_text(end),
         "status": "expired" if now >= end else "valid" if now >= begin else "not valid yet",
         "ca": "yes" if is_ca else None,
-        "uses": uses,
+        "uses": [_USES.get(each.dotted_string, each.dotted_string) for each in uses],
         "key": key_type(public_key),
         "key_id": x509.SubjectKeyIdentifier.from_public_key(public_key).digest.hex(":"),
         "fingerprint": fingerprint(certificate),

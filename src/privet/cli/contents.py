@@ -96,11 +96,11 @@ def _of_block(block: bytes, label: str, password: bytes | None) -> Item | None:
     try:
         if label in _CERTIFICATES:
             plain = block.replace(label.encode(), b"CERTIFICATE")
-            return Item(Kind.CERTIFICATE, "PEM", x509.load_pem_x509_certificate(plain))
+            return Item(Kind.CERTIFICATE, "PEM", _whole(x509.load_pem_x509_certificate(plain)))
         if label in ("CERTIFICATE REQUEST", "NEW CERTIFICATE REQUEST"):
-            return Item(Kind.CSR, "PEM", x509.load_pem_x509_csr(block))
+            return Item(Kind.CSR, "PEM", _whole(x509.load_pem_x509_csr(block)))
         if label == "X509 CRL":
-            return Item(Kind.CRL, "PEM", x509.load_pem_x509_crl(block))
+            return Item(Kind.CRL, "PEM", _whole(x509.load_pem_x509_crl(block)))
         if label == "PUBLIC KEY":
             return Item(Kind.PUBLIC_KEY, "PEM", load_pem_public_key(block))
     except Exception:  # the parsers have many
@@ -108,6 +108,17 @@ def _of_block(block: bytes, label: str, password: bytes | None) -> Item | None:
         kind = Kind.CERTIFICATE if label in _CERTIFICATES else kinds.get(label, Kind.CSR)
         return Item(kind, "PEM", problem="it is damaged")
     return Item(Kind.UNKNOWN, "PEM", problem=f"nothing is known here of {label}")
+
+
+def _whole(value: object) -> object:
+    """The same, after a look at every part: cryptography reads most of them only when asked for, and raises then."""
+    for part in ("subject", "issuer", "extensions", "not_valid_before_utc", "not_valid_after_utc", "next_update_utc"):
+        getattr(value, part, None)
+    if isinstance(value, x509.Certificate | x509.CertificateSigningRequest):
+        value.public_key()
+    if isinstance(value, x509.CertificateSigningRequest):
+        _ = value.is_signature_valid
+    return value
 
 
 def _key(block: bytes, form: str, encrypted: bool, password: bytes | None) -> Item:
@@ -135,9 +146,13 @@ def _of_der(data: bytes, password: bytes | None) -> Item:
         (Kind.PUBLIC_KEY, load_der_public_key),
     ):
         try:
-            return Item(kind, "DER", load(data))
+            value = load(data)
         except Exception:  # noqa: S112 - then it is another
             continue
+        try:
+            return Item(kind, "DER", _whole(value))
+        except Exception:
+            return Item(kind, "DER", problem="it is damaged")
     return next(_key_of_der(data, password), Item(Kind.UNKNOWN, "binary"))
 
 

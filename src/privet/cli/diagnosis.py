@@ -206,10 +206,7 @@ def _names(certificate: x509.Certificate) -> list[str]:
 
 
 def _extensions(certificate: x509.Certificate) -> Sequence[x509.Extension[x509.ExtensionType]]:
-    try:
-        return list(certificate.extensions)
-    except ValueError:
-        return []
+    return list(certificate.extensions)
 
 
 def _spki(public_key: object) -> bytes:

@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,7 +118,7 @@ def _look(
             yield from diagnosis.use(shown, server=True)
 
 
-def _file(path: Path, kind: Kind, password: bytes | None = None) -> "Any":
+def _file(path: Path, kind: Kind, password: bytes | None = None) -> Generator[Finding, None, list[Item]]:
     """Read a file that is to have something of this kind. Yields findings, and returns what it has."""
     try:
         items = contents_of(path.read_bytes(), password)
@@ -185,7 +185,9 @@ def _permissions(path: Path) -> Iterator[Finding]:
         )
 
 
-def _server(address: tuple[str, int], name: str, cert: Path | None, key: Path | None, password: bytes | None) -> "Any":
+def _server(
+    address: tuple[str, int], name: str, cert: Path | None, key: Path | None, password: bytes | None
+) -> Generator[Finding, None, Shown | None]:
     """Connect as a client that believes everything, to see what is shown. Yields findings, returns what was shown."""
     where = f"{address[0]}:{address[1]}"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -214,7 +216,12 @@ def _server(address: tuple[str, int], name: str, cert: Path | None, key: Path | 
             yield Finding("no-tls", f"{where} hangs up when TLS begins", "see whether it is the right port")
             return None
         with tls:
-            shown = Shown(_chain(tls), where)
+            chain = _chain(tls)
+            shown = Shown(chain, where) if chain else None
+            if shown is None:
+                yield Finding(
+                    "damaged", f"the certificate of {where} cannot be read", "have it issued anew; OpenSSL may read it"
+                )
             # With TLS 1.3 a server says only afterwards that it does not like a client's certificate.
             tls.settimeout(_WAIT_FOR_ALERT)
             try:
@@ -267,7 +274,7 @@ def _chain(tls: ssl.SSLSocket) -> list[x509.Certificate]:
         ders = [each if isinstance(each, bytes) else ssl.PEM_cert_to_DER_cert(each.public_bytes()) for each in found]
     else:
         ders = [tls.getpeercert(binary_form=True) or b""]
-    return [x509.load_der_x509_certificate(der) for der in ders]
+    return certificates_of([item for der in ders for item in contents_of(der)])
 
 
 def _address(text: str) -> tuple[str, int]:
