@@ -260,3 +260,14 @@ def test_every_connection_is_of_one_time_however_often_it_changes(ca: Authority,
         thread.join()
     assert failures == []
     assert len(serials & set(seen)) == len(set(seen)) > 1
+
+
+def test_a_session_of_before_is_not_resumed_after_a_change(ca: Authority, first: Node) -> None:
+    """TLS 1.2 remembers sessions without tickets, and whoever resumes one shows no certificate."""
+    live = LiveTLS(first.cert, first.key, ca.pem)
+    client = client_ssl_context(first.cert, first.key, ca.pem)
+    client.maximum_version = ssl.TLSVersion.TLSv1_2
+    for _ in range(2):
+        session = shake(live.server_context, client)[0].session
+        live.on_renewed(ca.node())
+        assert not shake(live.server_context, client, session=session)[0].session_reused

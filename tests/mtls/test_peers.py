@@ -8,6 +8,10 @@ import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 from tests.mtls.nodes import Authority, Node, shake
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
@@ -177,6 +181,18 @@ def test_where_the_server_does_not_tell_nobody_is_let_in(ca: Authority, node: No
             pass
     with serving(guarded, http="privet.mtls.uvicorn:Protocol") as port:
         assert httpx.get(f"http://localhost:{port}/").status_code == 403
+
+
+def test_it_is_a_middleware_of_starlette(ca: Authority, node: Node) -> None:
+    starlette = Starlette(
+        routes=[Route("/", lambda request: PlainTextResponse("let in"))],
+        middleware=[Middleware(CertAuthenticator, allowed_cns={"device_01"})],
+    )
+    context = server_ssl_context(node.cert, node.key, ca.pem)
+    with serving(starlette, context, http="privet.mtls.uvicorn:Protocol", lifespan="on") as port:
+        for cn, status in (("device_01", 200), ("device_02", 403)):
+            peer = ca.node(cn=cn, client=True)
+            assert get(port, client_ssl_context(peer.cert, peer.key, ca.pem)).status_code == status
 
 
 @pytest.mark.anyio

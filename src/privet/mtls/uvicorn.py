@@ -60,7 +60,8 @@ class _Files:
         self._paths = [Path(each) for each in named if each is not None]
         self._seen: object = None
         self._newest = context
-        # Whoever resumes a session shows no certificate.
+        # Whoever resumes a session shows no certificate. (TLS 1.2 remembers sessions without tickets as well, for as
+        # long as the context lives, and Python cannot have it otherwise.)
         if context.verify_mode is not ssl.CERT_NONE:
             context.options |= ssl.OP_NO_TICKET
             context.num_tickets = 0
