@@ -60,22 +60,30 @@ def assert_is_ca(
 
 
 def assert_is_leaf(
-    cert: x509.Certificate, *, issuer: x509.Certificate, names: Sequence[str], client: bool = False
+    cert: x509.Certificate,
+    *,
+    issuer: x509.Certificate,
+    names: Sequence[str],
+    client: bool = False,
+    cn: str | None = None,
 ) -> None:
-    """An end entity for exactly these names; `client` says it is for clients alone."""
+    """An end entity for exactly these names; `client` says it is for clients alone, `cn` that it has another common
+    name than the first of them."""
     _assert_sound(cert, issuer=issuer)
     assert cert.not_valid_before_utc >= issuer.not_valid_before_utc
     assert cert.not_valid_after_utc <= issuer.not_valid_after_utc
-    named = not _is_ip(names[0]) and len(names[0]) <= 64
-    assert [(a.oid, a.value) for a in cert.subject] == ([(NameOID.COMMON_NAME, names[0])] if named else [])
-    basic_constraints, key_usage, extended, aki, ski, san = _extensions(
+    if cn is None and not _is_ip(names[0]) and len(names[0]) <= 64:
+        cn = names[0]
+    assert [(a.oid, a.value) for a in cert.subject] == ([(NameOID.COMMON_NAME, cn)] if cn is not None else [])
+    expected: list[tuple[type[x509.ExtensionType], bool]] = [(x509.SubjectAlternativeName, cn is None)] if names else []
+    basic_constraints, key_usage, extended, aki, ski, *san = _extensions(
         cert,
         (x509.BasicConstraints, True),
         (x509.KeyUsage, True),
         (x509.ExtendedKeyUsage, False),
         (x509.AuthorityKeyIdentifier, False),
         (x509.SubjectKeyIdentifier, False),
-        (x509.SubjectAlternativeName, not named),
+        *expected,
     )
     assert basic_constraints == x509.BasicConstraints(ca=False, path_length=None)
     enciphers = isinstance(cert.public_key(), rsa.RSAPublicKey) and not client
@@ -86,7 +94,7 @@ def assert_is_leaf(
     assert aki == x509.AuthorityKeyIdentifier(issuer_ski.digest, None, None)
     assert isinstance(ski, x509.SubjectKeyIdentifier)
     assert ski.digest not in (b"", issuer_ski.digest)
-    assert san == x509.SubjectAlternativeName([general_name(name) for name in names])
+    assert san == ([x509.SubjectAlternativeName([general_name(name) for name in names])] if names else [])
 
 
 def _assert_sound(cert: x509.Certificate, *, issuer: x509.Certificate) -> None:

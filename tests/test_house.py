@@ -20,7 +20,19 @@ MODULES = {
 }
 
 # Arrows of import, and no others. What has a dot is a module, the rest are rooms; a room may use itself.
-EVERYTHING = {"acme", "bundle", "ca", "challenges", "cli", "client", "server", "stores", "validation"}
+EVERYTHING = {
+    "acme",
+    "bundle",
+    "ca",
+    "challenges",
+    "cli",
+    "client",
+    "mtls",
+    "server",
+    "stores",
+    "testing",
+    "validation",
+}
 ARROWS: dict[str, set[str]] = {
     "acme": set(),
     "stores": set(),
@@ -30,8 +42,12 @@ ARROWS: dict[str, set[str]] = {
     "validation": {"acme"},
     "client": {"acme", "ca.csr", "ca.keys", "stores", "bundle"},
     "challenges": {"client"},
+    "mtls": {"ca"},
+    "testing": {"acme", "ca", "mtls", "server", "stores"},
     "cli": EVERYTHING,
     "__main__": {"cli"},
+    "auth_types": {"mtls"},
+    "tls": {"mtls"},
     "": EVERYTHING - {"cli"},  # privet/__init__.py offers what the rooms have made
 }
 

@@ -1,6 +1,7 @@
 """What the README shows runs as it stands there."""
 
 import asyncio
+import contextlib
 import re
 from functools import partial
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 import httpx
 import pytest
+from tests.interop.programs import free_port
 from tests.wire import Wire, problem_of
 
 from privet import ACMEResponder, CertificateAuthority, Client, MemoryStore
+from privet.testing import node_certificate
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
@@ -26,12 +29,13 @@ def anyio_backend() -> str:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Run the block that contains a line, in a home and a folder of its own; return its names."""
+    """Run the block that contains a line, in a home and a folder of its own, perhaps on another port; return its
+    names."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
 
-    def run_block(line: str) -> dict[str, Any]:
-        (block,) = [block for block in BLOCKS if line in block]
+    def run_block(line: str, port: int = 8443) -> dict[str, Any]:
+        (block,) = [block.replace("8443", str(port)) for block in BLOCKS if line in block]
         names: dict[str, Any] = {"__name__": "readme"}
         exec(compile(block, "README.md", "exec"), names)
         return names
@@ -86,5 +90,29 @@ async def test_a_node_gets_its_certificate(
     assert str(tmp_path / ".privet-node/certs/worker-1.internal/fullchain.pem") in capsys.readouterr().out
 
 
+async def test_the_service_has_mutual_tls(run: Any, tmp_path: Path) -> None:
+    ca = CertificateAuthority(MemoryStore())
+    ca.init()
+    node_certificate(ca, tmp_path)
+    port = free_port()
+    names = run("live.following()", port)
+    done = asyncio.Event()
+
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        done.set()
+
+    serving = asyncio.create_task(names["serve"](handle))
+    while not done.is_set():
+        with contextlib.suppress(ConnectionRefusedError):
+            _, writer = await asyncio.open_connection("localhost", port, ssl=names["live"].client_context)
+            await done.wait()
+            writer.close()
+        assert not serving.done()
+    serving.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await serving
+
+
 def test_every_python_block_of_the_readme_is_run_here() -> None:
-    assert len(BLOCKS) == 4
+    assert len(BLOCKS) == 5

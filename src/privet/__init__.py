@@ -7,6 +7,11 @@ from privet.acme.attempts import Attempt, ChallengeValidator, NotProved, Proof, 
 from privet.acme.problems import Problem, ProblemType
 from privet.bundle import CertBundle
 from privet.ca import AuthorityError, CertificateAuthority, KeyType, NameConstraints, NamesRefused, Profile
+from privet.mtls.config import TLSConfig, build_client_ssl_context, build_server_ssl_context
+from privet.mtls.contexts import TLSConfigError
+from privet.mtls.live import LiveTLS
+from privet.mtls.peers import CertAuthenticator, extract_peer_cn, extract_peer_sans
+from privet.mtls.testing import generate_test_certificates
 from privet.server.client_certificates import ClientCertificate
 from privet.server.limits import Limits, Rate
 from privet.server.policy import Applicant, CertificatePolicy, Decision, Policy, Ruling
@@ -27,6 +32,7 @@ __all__ = [
     "Attempt",
     "AuthorityError",
     "BadRules",
+    "CertAuthenticator",
     "CertBundle",
     "CertificateAuthority",
     "CertificatePolicy",
@@ -40,6 +46,7 @@ __all__ = [
     "FileStore",
     "KeyType",
     "Limits",
+    "LiveTLS",
     "MemoryStore",
     "NameConstraints",
     "NamesRefused",
@@ -60,6 +67,13 @@ __all__ = [
     "Store",
     "StoreError",
     "SyncClient",
+    "TLSConfig",
+    "TLSConfigError",
+    "build_client_ssl_context",
+    "build_server_ssl_context",
+    "extract_peer_cn",
+    "extract_peer_sans",
+    "generate_test_certificates",
     "open_store",
 ]
 

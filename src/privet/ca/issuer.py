@@ -168,14 +168,16 @@ class Issuer:
         public_key: PublicKey,
         identifiers: Sequence[Identifier],
         profile: Profile,
+        cn: str | None = None,
     ) -> bytes:
-        """The TBSCertificate of an end entity."""
-        first = identifiers[0]
+        """The TBSCertificate of an end entity. With a `cn`, that is its common name, and there need be no names."""
         # RFC 5280 appendix A.1: a common name has at most 64 characters; one that does not fit is left out. An IP
         # address stays out as well: some clients read every common name as a DNS name. And where the authority is told
         # which subjects it may certify, an empty one is always among them (§4.2.1.10).
-        named = first.type == IdentifierType.DNS and len(first.value) <= 64
-        named = named and not any(map(about_subjects, self.constraints))
+        if cn is None and identifiers[0].type == IdentifierType.DNS and len(identifiers[0].value) <= 64:
+            cn = identifiers[0].value
+        if any(map(about_subjects, self.constraints)):
+            cn = None
         spki = keys.spki(public_key)
         return tbs.tbs_certificate(
             serial=serial,
@@ -183,14 +185,14 @@ class Issuer:
             issuer=self.name,
             not_before=not_before,
             not_after=not_after,
-            subject=tbs.common_name(first.value if named else None),
+            subject=tbs.common_name(cn),
             spki=spki,
             extensions=(
                 _purpose(check_public_key(public_key), profile),
                 self.authority_key_identifier,
                 tbs.subject_key_identifier(spki),
                 # RFC 5280 §4.2.1.6: critical if the subject is empty
-                tbs.subject_alternative_name(identifiers, critical=not named),
+                *([tbs.subject_alternative_name(identifiers, critical=cn is None)] if identifiers else []),
             ),
         )
 

@@ -11,6 +11,8 @@ from privet.cli import options
 from privet.cli.approvals import approve, pending, refuse
 from privet.cli.authority import import_ca, init, root
 from privet.cli.certificates import issue, list_, revoke, show
+from privet.cli.certs import cert
+from privet.cli.doctor import doctor
 from privet.cli.external_accounts import eab
 from privet.cli.policies import policy
 from privet.cli.printing import print_json
@@ -28,6 +30,7 @@ app = typer.Typer(
 _CERTIFICATES = "Certificates"
 _APPROVAL = "Requests that wait for a person"
 _AUTHORITY = "The authority"
+_FILES = "Files, without store and server"
 
 app.command(rich_help_panel="The server")(serve)
 app.add_typer(policy, name="policy", rich_help_panel="The server")
@@ -42,6 +45,8 @@ app.command(rich_help_panel=_APPROVAL)(refuse)
 app.command(rich_help_panel=_AUTHORITY)(init)
 app.command("import-ca", rich_help_panel=_AUTHORITY)(import_ca)
 app.command(rich_help_panel=_AUTHORITY)(root)
+app.command(rich_help_panel=_FILES)(doctor)
+app.add_typer(cert, name="cert", rich_help_panel=_FILES)
 
 
 @app.command(rich_help_panel="privet")

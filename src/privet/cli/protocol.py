@@ -6,10 +6,10 @@ has yet to finish a request costs a bounded amount of memory for a bounded time.
 """
 
 import asyncio
-import ssl
 
-from cryptography import x509
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+from privet.mtls.peers import tls_extension
 
 
 class Connection(HttpToolsProtocol):
@@ -35,11 +35,11 @@ class Connection(HttpToolsProtocol):
     _since = 0.0
     _unread = 0
     _look_timer: asyncio.TimerHandle | None = None
-    _tls: dict[object, object] | None = None
+    _tls: dict[str, object] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._tls = _tls_extension(transport.get_extra_info("ssl_object"))
+        self._tls = tls_extension(transport.get_extra_info("ssl_object"))
         self._since = self.loop.time()
         self._look_timer = self.loop.call_later(self.patience, self._look)
 
@@ -117,30 +117,3 @@ class Connection(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.close()
-
-
-# TLS 1.0 is version 3.1 on the wire (RFC 8446 appendix D).
-_TLS_VERSIONS = {"TLSv1.2": 0x0303, "TLSv1.3": 0x0304}
-
-
-def _tls_extension(tls: ssl.SSLObject | ssl.SSLSocket | None) -> dict[object, object] | None:
-    """What ASGI's TLS extension says of a connection. A certificate that does not verify ends the handshake, so that
-    whatever certificate is here was verified; OpenSSL hands out none with verification off."""
-    if tls is None:
-        return None
-    der = tls.getpeercert(binary_form=True) if tls.context.verify_mode is not ssl.CERT_NONE else None
-    return {
-        "server_cert": None,
-        "client_cert_chain": [ssl.DER_cert_to_PEM_cert(der)] if der else [],
-        "client_cert_name": _subject(der) if der else None,
-        "client_cert_error": None,
-        "tls_version": _TLS_VERSIONS.get(tls.version() or ""),
-        "cipher_suite": None,
-    }
-
-
-def _subject(der: bytes) -> str | None:
-    try:
-        return x509.load_der_x509_certificate(der).subject.rfc4514_string()
-    except ValueError:  # OpenSSL reads what cryptography does not
-        return None

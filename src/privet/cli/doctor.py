@@ -1,0 +1,321 @@
+"""`privet doctor`: why a connection or a set of files does not work, cause by cause.
+
+The law of this module: it looks and changes nothing, and it ends with 1 if it has found what a verifier would refuse.
+"""
+
+import os
+import socket
+import ssl
+import stat
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from cryptography import x509
+
+from privet.cli import diagnosis, options
+from privet.cli.contents import Item, Kind, certificates_of, contents_of, described
+from privet.cli.diagnosis import Finding, Shown
+from privet.cli.failures import Mistakes
+from privet.cli.printing import print_json
+from privet.cli.stores import read_password
+
+_PATIENCE = 10.0
+_WAIT_FOR_ALERT = 0.5
+_NEARBY = 200
+"""Files in the folders of those that were named, which may be what is missing."""
+
+
+def doctor(
+    address: Annotated[
+        str | None, typer.Argument(metavar="[HOST:PORT]", help="A server to connect to, and to look at.")
+    ] = None,
+    cert: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", readable=False, help="A certificate; to show to the server if there is one."),
+    ] = None,
+    key: Annotated[Path | None, typer.Option(metavar="FILE", readable=False, help="Its private key.")] = None,
+    ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", readable=False, help="The CA certificates that are to be trusted.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="The name or address that it is called by.")] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option("--password-file", metavar="FILE", help="The password that the key is encrypted with."),
+    ] = None,
+    json: options.JSON = False,
+) -> None:
+    """Find out what is wrong with a server's or a client's certificate, and say what to do about it.
+
+    ```
+    privet doctor node-1.internal:8443 --ca ca.crt --cert node.crt --key node.key
+    privet doctor --cert client.crt --key client.key --ca ca.crt
+    ```
+    """
+    if not (address or cert or key or ca):
+        raise Mistakes(["say what to look at: HOST:PORT, or files with --cert, --key and --ca"])
+    where = _address(address) if address else None
+    password = read_password(password_file) if password_file else None
+    findings = list(_look(where, cert, key, ca, name, password))
+    problems = [finding for finding in findings if finding.problem]
+    if json:
+        print_json({"well": not problems, "findings": [asdict(finding) for finding in findings]})
+    else:
+        for finding in findings:
+            print(f"{'problem' if finding.problem else 'note'}: {finding.cause}")
+            print(f"    {finding.says}")
+            print(f"    → {finding.do}")
+        if not problems:
+            print("nothing is wrong with what was looked at")
+    if problems:
+        raise typer.Exit(1)
+
+
+def _look(
+    address: tuple[str, int] | None,
+    cert: Path | None,
+    key: Path | None,
+    ca: Path | None,
+    name: str | None,
+    password: bytes | None,
+) -> Iterator[Finding]:
+    now = datetime.now(UTC)
+    near = _nearby([path for path in (cert, key, ca) if path])
+    anchors: list[x509.Certificate] = []
+    if ca:
+        items = yield from _file(ca, Kind.CERTIFICATE)
+        anchors = certificates_of(items)
+        for anchor in anchors:
+            yield from diagnosis.times(Shown([anchor], str(ca)), now)
+    own = None
+    if cert and (chain := certificates_of((yield from _file(cert, Kind.CERTIFICATE)))):
+        own = Shown(chain, str(cert))
+        yield from diagnosis.times(own, now)
+        if anchors:
+            yield from diagnosis.trust(own, anchors, _certificates(near))
+        if name and not address:
+            yield from diagnosis.name(own, name)
+        yield from diagnosis.use(own, server=False if address else True if name else None)
+    keyed = False
+    if path := key or (cert if own and _has_key(cert) else None):
+        yield from _permissions(path)
+        keys = [item for item in (yield from _file(path, Kind.KEY, password)) if item.kind is Kind.KEY]
+        for item in keys[:1]:
+            yield from _key(item, path)
+            keyed = item.value is not None
+            if own and item.value is not None:
+                yield from diagnosis.key(own, item.value, str(path), _keys(near))
+    if address:
+        shown = yield from _server(address, name or address[0], cert if keyed else None, path, password)
+        if shown:
+            yield from diagnosis.times(shown, now)
+            if anchors:
+                yield from diagnosis.trust(shown, anchors, _certificates(near))
+            yield from diagnosis.name(shown, name or address[0])
+            yield from diagnosis.use(shown, server=True)
+
+
+def _file(path: Path, kind: Kind, password: bytes | None = None) -> Generator[Finding, None, list[Item]]:
+    """Read a file that is to have something of this kind. Yields findings, and returns what it has."""
+    try:
+        items = contents_of(path.read_bytes(), password)
+    except PermissionError:
+        yield Finding(
+            "not-readable",
+            f"{path} may not be read by this user, {_user()}",
+            f"run this as the user of the service; if that is the one, `chown` and `chmod {_modes(kind)}` the file",
+        )
+        return []
+    except OSError as error:
+        yield Finding("not-there", f"{path} cannot be read: {error.strerror}", "see whether its name is right")
+        return []
+    of_kind = [item for item in items if item.kind is kind]
+    if not of_kind:
+        yield Finding("wrong-file", f"{path} is {described(items)}, and not {kind.value}", "name the right file")
+    elif kind is Kind.CERTIFICATE:
+        for item in of_kind:
+            if item.problem:
+                yield Finding("damaged", f"a certificate in {path} cannot be read: {item.problem}", "copy it anew")
+            elif item.form == "DER":
+                does = f"convert it: openssl x509 -inform DER -in {path} -out {path.with_suffix('.pem')}"
+                yield Finding("not-pem", f"{path} is in DER, and most programs want PEM", does, problem=False)
+    return items
+
+
+def _key(item: Item, path: Path) -> Iterator[Finding]:
+    if item.encrypted and item.value is None and "missing" in (item.problem or ""):
+        yield Finding(
+            "password-missing",
+            f"the key in {path} is encrypted, and no password was given",
+            "--password-file says which file has it; programs have a setting of their own for it",
+        )
+    elif item.encrypted and item.value is None:
+        yield Finding(
+            "wrong-password",
+            f"the password does not open the key in {path} (or the file is damaged); OpenSSL says `bad decrypt`",
+            "find the right one; a password file must have nothing but the password in its first line",
+        )
+    elif item.value is None:
+        yield Finding("damaged", f"the key in {path} cannot be used: {item.problem}", "copy it anew, or make another")
+    if item.form.startswith("traditional"):
+        yield Finding(
+            "key-format",
+            f"the key in {path} is in the traditional format and not in PKCS#8, which some programs insist on",
+            f"where it is refused: openssl pkcs8 -topk8 {'' if item.encrypted else '-nocrypt '}-in {path} -out new.key",
+            problem=False,
+        )
+
+
+def _permissions(path: Path) -> Iterator[Finding]:
+    try:
+        status = path.stat()
+    except OSError:
+        return
+    mode = stat.S_IMODE(status.st_mode)
+    # As libpq has it: a key of root's may be for a group as well.
+    allowed = 0o640 if status.st_uid == 0 and os.geteuid() != 0 else 0o600
+    if mode & ~allowed & 0o077:
+        yield Finding(
+            "key-permissions",
+            f"others may open the key in {path}: its mode is {mode:04o}, and PostgreSQL and ssh refuse such keys",
+            f"chmod 600 {path}, and think about making a new key, as this one may have been read",
+        )
+
+
+def _server(
+    address: tuple[str, int], name: str, cert: Path | None, key: Path | None, password: bytes | None
+) -> Generator[Finding, None, Shown | None]:
+    """Connect as a client that believes everything, to see what is shown. Yields findings, returns what was shown."""
+    where = f"{address[0]}:{address[1]}"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    if cert:
+        try:
+            context.load_cert_chain(cert, key, password=password or "")
+        except (ssl.SSLError, OSError):
+            cert = None  # what is wrong with it was said
+    try:
+        plain = socket.create_connection(address, timeout=_PATIENCE)
+    except OSError as error:
+        why = error.strerror or str(error) or "no answer"
+        yield Finding("unreachable", f"nothing answers at {where}: {why}", "see whether it runs, and where it listens")
+        return None
+    with plain:
+        try:
+            tls = context.wrap_socket(plain, server_hostname=name)
+        except ssl.SSLError as error:
+            yield _refusal(error, where, shows=cert is not None) or Finding(
+                "no-tls", f"{where} does not speak TLS as we do: {error.reason}", "see whether it is the right port"
+            )
+            return None
+        except OSError:
+            yield Finding("no-tls", f"{where} hangs up when TLS begins", "see whether it is the right port")
+            return None
+        with tls:
+            chain = _chain(tls)
+            shown = Shown(chain, where) if chain else None
+            if shown is None:
+                yield Finding(
+                    "damaged", f"the certificate of {where} cannot be read", "have it issued anew; OpenSSL may read it"
+                )
+            # With TLS 1.3 a server says only afterwards that it does not like a client's certificate.
+            tls.settimeout(_WAIT_FOR_ALERT)
+            try:
+                tls.recv(1)
+            except TimeoutError:
+                pass
+            except ssl.SSLError as error:
+                if finding := _refusal(error, where, shows=cert is not None):
+                    yield finding
+            except OSError:
+                pass
+            return shown
+
+
+def _refusal(error: ssl.SSLError, where: str, *, shows: bool) -> Finding | None:
+    """What a server's alert says about us."""
+    reason = error.reason or ""
+    if "ALERT" not in reason:
+        return None
+    if not shows and ("CERTIFICATE_REQUIRED" in reason or "HANDSHAKE_FAILURE" in reason):
+        return Finding(
+            "client-certificate-missing",
+            f"{where} wants to see a client's certificate",
+            "show one with --cert and --key; if you did, see what is said of it above",
+        )
+    causes = {
+        "UNKNOWN_CA": "it does not trust the authority that issued it, or the chain is incomplete",
+        "CERTIFICATE_EXPIRED": "it says it has expired; if that is not so, its clock is wrong",
+        "CERTIFICATE_REVOKED": "it says it was revoked",
+        "BAD_CERTIFICATE": "it cannot be verified",
+        "CERTIFICATE_UNKNOWN": "it cannot be verified",
+        "UNSUPPORTED_CERTIFICATE": "it is not for clients",
+        "DECRYPT_ERROR": "it cannot be verified",
+    }
+    for alert, why in causes.items():
+        if alert in reason:
+            return Finding(
+                "client-certificate-refused",
+                f"{where} refuses the certificate that it was shown: {why}",
+                "compare the CA file of the server with the issuer of the certificate (`privet cert info`)",
+            )
+    return None
+
+
+def _chain(tls: ssl.SSLSocket) -> list[x509.Certificate]:
+    # Public from Python 3.13 on; before, the same is there below.
+    below: Any = tls if hasattr(tls, "get_unverified_chain") else getattr(tls, "_sslobj", None)
+    if hasattr(below, "get_unverified_chain"):
+        found = below.get_unverified_chain() or []
+        ders = [each if isinstance(each, bytes) else ssl.PEM_cert_to_DER_cert(each.public_bytes()) for each in found]
+    else:
+        ders = [tls.getpeercert(binary_form=True) or b""]
+    return certificates_of([item for der in ders for item in contents_of(der)])
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.removeprefix("https://").rstrip("/").rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise Mistakes([f"{text} is no HOST:PORT: such as node-1.internal:8443, or [::1]:8443"])
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
+def _has_key(path: Path | None) -> bool:
+    return path is not None and b"PRIVATE KEY-----" in path.read_bytes()
+
+
+def _nearby(paths: Sequence[Path]) -> list[tuple[str, Item]]:
+    """What lies in the same folders."""
+    found: list[tuple[str, Item]] = []
+    for folder in dict.fromkeys(path.parent for path in paths):
+        try:
+            files = sorted(folder.iterdir())[:_NEARBY]
+        except OSError:
+            continue
+        for file in files:
+            try:
+                if file.is_file() and file.stat().st_size < 64 * 1024:
+                    found += [(str(file), item) for item in contents_of(file.read_bytes())]
+            except OSError:
+                continue
+    return found
+
+
+def _certificates(near: Sequence[tuple[str, Item]]) -> list[tuple[str, x509.Certificate]]:
+    return [(path, item.value) for path, item in near if isinstance(item.value, x509.Certificate)]
+
+
+def _keys(near: Sequence[tuple[str, Item]]) -> list[tuple[str, object]]:
+    return [(path, item.value) for path, item in near if item.kind is Kind.KEY and item.value is not None]
+
+
+def _modes(kind: Kind) -> str:
+    return "600" if kind is Kind.KEY else "644"
+
+
+def _user() -> str:
+    return f"uid {os.geteuid()}"

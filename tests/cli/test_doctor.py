@@ -1,0 +1,318 @@
+"""Row E10: each cause of a handshake that fails is reproduced, and found by its name with what to do about it."""
+
+import os
+import socket
+import ssl
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from tests.cli.command import Person
+from tests.mtls.nodes import Authority, Node
+
+from privet.mtls import server_ssl_context
+from privet.mtls.contexts import read, server_context
+
+
+@pytest.fixture
+def ca() -> Authority:
+    return Authority()
+
+
+@pytest.fixture
+def files(person: Person, ca: Authority) -> Path:
+    """`ca.pem`, `node.crt` and `node.key`, with nothing wrong."""
+    (person.folder / "ca.pem").write_bytes(ca.pem)
+    put(person.folder, ca.node())
+    return person.folder
+
+
+def put(folder: Path, node: Node, name: str = "node") -> None:
+    (folder / f"{name}.crt").write_bytes(node.cert)
+    key = folder / f"{name}.key"
+    key.touch(0o600)
+    key.write_bytes(node.key)
+
+
+FILES = ("--cert", "node.crt", "--key", "node.key", "--ca", "ca.pem")
+
+
+def causes(person: Person, *arguments: str, problems: bool = True) -> list[str]:
+    """The causes that are found; every one says something, and what to do."""
+    done = person.tries("doctor", *arguments, "--json")
+    findings: list[dict[str, Any]] = done.json["findings"]
+    assert all(finding["says"] and finding["do"] for finding in findings)
+    found = [finding["cause"] for finding in findings if finding["problem"]]
+    assert done.status == (1 if found else 0)
+    assert done.json["well"] is not found or not found
+    return found if problems else [finding["cause"] for finding in findings if not finding["problem"]]
+
+
+def says(person: Person, *arguments: str) -> str:
+    return person.tries("doctor", *arguments).out
+
+
+def test_what_is_well_is_well(person: Person, files: Path) -> None:
+    done = person.does("doctor", *FILES, "--name", "localhost")
+    assert done.out == "nothing is wrong with what was looked at\n"
+    assert causes(person, *FILES, problems=False) == []
+
+
+def test_expired(person: Person, files: Path, ca: Authority) -> None:
+    put(files, ca.node(hours=0.5, at=datetime.now(UTC) - timedelta(minutes=50)))
+    assert causes(person, *FILES) == ["expired"]
+    assert "renew it" in says(person, *FILES)
+
+
+def test_it_ends_soon(person: Person, files: Path, ca: Authority) -> None:
+    put(files, ca.node(hours=1, at=datetime.now(UTC) - timedelta(minutes=55)))
+    assert causes(person, *FILES) == []
+    assert causes(person, *FILES, problems=False) == ["expires-soon"]
+
+
+def test_clock_skew(person: Person, files: Path, ca: Authority) -> None:
+    put(files, ca.node(at=datetime.now(UTC) + timedelta(minutes=50)))
+    assert causes(person, *FILES) == ["clock-skew"]
+    assert "NTP" in says(person, *FILES)
+
+
+def test_chain_incomplete(person: Person, files: Path, ca: Authority) -> None:
+    """Found exactly where the missing certificate is at hand, and as one of two where it is not."""
+    intermediate, node = below(ca)
+    put(files, node)
+    assert causes(person, *FILES) == ["chain-incomplete", "wrong-ca"]
+    (files / "intermediate.pem").write_bytes(intermediate)
+    assert causes(person, *FILES) == ["chain-incomplete"]
+    assert "put intermediate.pem behind the certificate" in says(person, *FILES)
+    (files / "node.crt").write_bytes(node.cert + intermediate)
+    assert causes(person, *FILES) == []
+
+
+def below(ca: Authority) -> tuple[bytes, Node]:
+    """An intermediate of the authority, and a node of it."""
+    now = datetime.now(UTC)
+    key, leaf_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "Intermediate CA")])
+    hour = timedelta(hours=1)
+    intermediate = (
+        x509.CertificateBuilder(ca.root.subject, subject, key.public_key(), 7, now - hour / 2, now + hour)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(ca.issuer.key, hashes.SHA256())
+    )
+    leaf = (
+        x509.CertificateBuilder(subject, x509.Name([]), leaf_key.public_key(), 8, now - hour / 2, now + hour)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pkcs8 = leaf_key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return intermediate.public_bytes(Encoding.PEM), Node(leaf.public_bytes(Encoding.PEM), pkcs8)
+
+
+def test_wrong_ca(person: Person, files: Path, ca: Authority) -> None:
+    other = Authority("Other CA")
+    put(files, other.node())
+    assert "wrong-ca" in causes(person, *FILES)
+    (files / "other-root.pem").write_bytes(other.pem)
+    assert causes(person, *FILES) == ["wrong-ca"]
+    assert "CN=Other CA" in says(person, *FILES)
+    assert "other-root.pem" in says(person, *FILES)
+    (files / "node.crt").write_bytes(other.node().cert + other.pem)
+    assert "wrong-ca" in causes(person, "--cert", "node.crt", "--ca", "ca.pem")
+
+
+def test_wrong_ca_of_the_same_name(person: Person, files: Path) -> None:
+    """The authority was made anew, and the old root is still about."""
+    put(files, Authority().node())
+    assert causes(person, *FILES) == ["wrong-ca"]
+    assert "its key is another" in says(person, *FILES)
+
+
+def test_hostname_mismatch(person: Person, files: Path, ca: Authority) -> None:
+    put(files, ca.node("*.internal", "10.0.0.1", "fd00::1"))
+    for name in ("a.internal", "A.INTERNAL", "10.0.0.1", "fd00:0::1"):
+        assert causes(person, *FILES, "--name", name) == []
+    for name in ("internal", "a.b.internal", "elsewhere", "10.0.0.2"):
+        assert causes(person, *FILES, "--name", name) == ["hostname-mismatch"]
+    assert "*.internal, 10.0.0.1, fd00::1" in says(person, *FILES, "--name", "elsewhere")
+    put(files, ca.node(cn="elsewhere", client=True))
+    assert "a common name does not count" in says(person, *FILES, "--name", "elsewhere")
+
+
+def test_the_key_of_another_certificate(person: Person, files: Path, ca: Authority) -> None:
+    (files / "right.key").write_bytes((files / "node.key").read_bytes())
+    (files / "node.key").write_bytes(ca.node().key)
+    assert causes(person, *FILES) == ["key-mismatch"]
+    assert "use right.key" in says(person, *FILES)
+
+
+def test_permissions_of_the_key(person: Person, files: Path) -> None:
+    (files / "node.key").chmod(0o644)
+    assert causes(person, *FILES) == ["key-permissions"]
+    assert "chmod 600 node.key" in says(person, *FILES)
+
+
+def test_a_key_that_may_not_be_read(ca: Authority) -> None:
+    with tempfile.TemporaryDirectory() as short:  # nobody may enter the folders of pytest
+        folder = Path(short)
+        folder.chmod(0o755)
+        put(folder, ca.node())
+        (folder / "node.crt").chmod(0o644)
+        (folder / "node.key").chmod(0o600 if os.geteuid() == 0 else 0o000)
+        done = Person(folder).tries("doctor", "--cert", "node.crt", "--key", "node.key", "--json", nobody=True)
+        assert [finding["cause"] for finding in done.json["findings"]] == ["not-readable"]
+
+
+def encrypt(files: Path, form: PrivateFormat) -> None:
+    key = load_pem_private_key((files / "node.key").read_bytes(), None)
+    (files / "node.key").write_bytes(key.private_bytes(Encoding.PEM, form, BestAvailableEncryption(b"open sesame")))
+    (files / "right").write_text("open sesame\n")
+    (files / "wrong").write_text("open barley\n")
+
+
+def test_wrong_password_and_none(person: Person, files: Path) -> None:
+    encrypt(files, PrivateFormat.PKCS8)
+    assert causes(person, *FILES) == ["password-missing"]
+    assert causes(person, *FILES, "--password-file", "wrong") == ["wrong-password"]
+    assert "bad decrypt" in says(person, *FILES, "--password-file", "wrong")
+    assert causes(person, *FILES, "--password-file", "right") == []
+
+
+def test_pkcs8_and_traditional(person: Person, files: Path) -> None:
+    encrypt(files, PrivateFormat.TraditionalOpenSSL)
+    assert causes(person, *FILES, "--password-file", "right") == []
+    assert causes(person, *FILES, "--password-file", "right", problems=False) == ["key-format"]
+    assert "openssl pkcs8 -topk8 -in node.key" in says(person, *FILES, "--password-file", "right")
+
+
+def test_wrong_usage(person: Person, files: Path, ca: Authority) -> None:
+    put(files, ca.node("localhost", client=True))
+    assert causes(person, *FILES) == []
+    assert causes(person, *FILES, "--name", "localhost") == ["wrong-eku"]
+
+
+def test_files_that_are_something_else(person: Person, files: Path) -> None:
+    assert causes(person, "--cert", "node.key", "--key", "node.crt") == ["wrong-file", "key-permissions", "wrong-file"]
+    assert causes(person, "--ca", "missing.pem") == ["not-there"]
+    (files / "half.pem").write_bytes((files / "node.crt").read_bytes()[:200] + b"\n-----END CERTIFICATE-----\n")
+    assert causes(person, "--cert", "half.pem") == ["damaged"]
+    der = x509.load_pem_x509_certificate((files / "node.crt").read_bytes()).public_bytes(Encoding.DER)
+    (files / "node.der").write_bytes(der)
+    assert causes(person, "--cert", "node.der", "--ca", "ca.pem", problems=False) == ["not-pem"]
+
+
+def test_a_ca_as_the_certificate_and_a_weak_key(person: Person, files: Path) -> None:
+    assert "ca-as-leaf" in causes(person, "--cert", "ca.pem")
+    key = ec.generate_private_key(ec.SECP224R1())
+    now = datetime.now(UTC)
+    name = x509.Name([])
+    weak = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(hours=1), now + timedelta(hours=1))
+    (files / "weak.pem").write_bytes(weak.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    assert causes(person, "--cert", "weak.pem") == ["weak-key"]
+
+
+def test_a_key_may_stand_behind_its_certificate(person: Person, files: Path) -> None:
+    both = files / "both.pem"
+    both.write_bytes((files / "node.crt").read_bytes() + (files / "node.key").read_bytes())
+    both.chmod(0o644)
+    assert causes(person, "--cert", "both.pem", "--ca", "ca.pem") == ["key-permissions"]
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["host:"], ["host:70000"], [":443"]])
+def test_it_has_to_be_said_what_to_look_at(arguments: list[str], person: Person) -> None:
+    assert person.tries("doctor", *arguments).status == 2
+
+
+# --- servers ---
+
+
+@contextmanager
+def serving(context: ssl.SSLContext | None) -> Iterator[str]:
+    """A server that shakes hands with everybody, and then waits; without a context, one that hangs up."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        listening.settimeout(30)
+
+        def serve() -> None:
+            while True:
+                try:
+                    plain, _ = listening.accept()
+                except OSError:
+                    return
+                with plain:
+                    try:
+                        if context is not None:
+                            with context.wrap_socket(plain, server_side=True) as tls:
+                                tls.settimeout(30)
+                                tls.recv(1)
+                    except OSError:
+                        continue
+
+        thread = threading.Thread(target=serve, daemon=True)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{listening.getsockname()[1]}"
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def one_way(node: Node) -> ssl.SSLContext:
+    return server_context(read(node.cert, node.key, None))
+
+
+def test_a_server_that_is_well(person: Person, files: Path, ca: Authority) -> None:
+    with serving(one_way(ca.node())) as address:
+        assert causes(person, address, "--ca", "ca.pem") == []
+        assert causes(person, address, "--ca", "ca.pem", "--name", "localhost") == []
+        assert causes(person, address, "--ca", "ca.pem", "--name", "other.internal") == ["hostname-mismatch"]
+        (files / "other.pem").write_bytes(Authority("Other CA").pem)
+        assert causes(person, address, "--ca", "other.pem") == ["wrong-ca"], "the right root lies beside it"
+
+
+def test_a_server_with_everything_wrong(person: Person, files: Path, ca: Authority) -> None:
+    node = ca.node("elsewhere.internal", client=True, hours=0.5, at=datetime.now(UTC) - timedelta(minutes=50))
+    with serving(one_way(node)) as address:
+        assert causes(person, address, "--ca", "ca.pem") == ["expired", "hostname-mismatch", "wrong-eku"]
+
+
+def test_a_server_that_does_not_send_its_intermediate(person: Person, files: Path, ca: Authority) -> None:
+    intermediate, node = below(ca)
+    with serving(one_way(node)) as address:
+        found = causes(person, address, "--ca", "ca.pem", "--name", "localhost")
+        assert found == ["chain-incomplete", "wrong-ca"]
+    with serving(one_way(Node(node.cert + intermediate, node.key))) as address:
+        assert causes(person, address, "--ca", "ca.pem", "--name", "localhost") == []
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_a_server_that_wants_a_certificate(version: ssl.TLSVersion, person: Person, files: Path, ca: Authority) -> None:
+    node = ca.node()
+    context = server_ssl_context(node.cert, node.key, ca.pem)
+    context.maximum_version = version
+    with serving(context) as address:
+        assert causes(person, address, "--ca", "ca.pem") == ["client-certificate-missing"]
+        assert causes(person, address, *FILES) == []
+        put(files, Authority("Other CA").node())
+        assert causes(person, address, *FILES)[-1] == "client-certificate-refused"
+
+
+def test_no_server_and_no_tls(person: Person) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    assert causes(person, f"127.0.0.1:{port}") == ["unreachable"]
+    with serving(None) as address:
+        assert causes(person, address) == ["no-tls"]
