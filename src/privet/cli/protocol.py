@@ -6,6 +6,7 @@ has yet to finish a request costs a bounded amount of memory for a bounded time.
 """
 
 import asyncio
+from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -35,11 +36,11 @@ class Connection(HttpToolsProtocol):
     _since = 0.0
     _unread = 0
     _look_timer: asyncio.TimerHandle | None = None
-    _tls: dict[str, object] | None = None
+    _tls: dict[object, object] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._tls = tls_extension(transport.get_extra_info("ssl_object"))
+        self._tls = cast("dict[object, object] | None", tls_extension(transport.get_extra_info("ssl_object")))
         self._since = self.loop.time()
         self._look_timer = self.loop.call_later(self.patience, self._look)
 
