@@ -301,6 +301,20 @@ class TestStore:
                 assert (await client.ensure(["a.internal", "b.internal"])).serial != first.serial
             assert len(scene.ca.certificates()) == 3
 
+    async def test_a_restart_while_the_ca_is_down_goes_on_with_what_is_still_good(self) -> None:
+        store = MemoryStore()
+        async with stage() as scene:
+            async with scene.client(store=store) as client:
+                first = await client.ensure("a.internal")
+            scene.clock.forward(hours=17)
+            scene.way.down = True
+            async with scene.client(store=store) as client:
+                assert (await client.ensure("a.internal")).serial == first.serial
+                assert await client.owned() == ("a.internal",)
+                scene.clock.forward(hours=17)
+                with pytest.raises(ClientError, match="the CA is down"):
+                    await client.ensure("a.internal")
+
 
 class TestAccount:
     async def test_external_accounts_are_bound(self) -> None:
