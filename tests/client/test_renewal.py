@@ -13,9 +13,10 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.client.scene import BASE, Answer, Clock, Scene, on, problem, rewritten, stage
 
-from privet import CertBundle, CertificateAuthority, FileStore, KeyType, MemoryStore, RenewalManager, Store
+from privet import CertBundle, CertificateAuthority, FileStore, KeyType, MemoryStore, Profile, RenewalManager, Store
 from privet.acme.encoding import from_base64url
 from privet.ca import keys
+from privet.ca.profiles import DEFAULT
 from privet.client.keeping import span_of
 
 pytestmark = pytest.mark.anyio
@@ -76,6 +77,18 @@ class TestByACME:
             await client.issue("a.internal")
             await live(manager_of(scene, client, days_before_expiry=1), scene.clock, 2 * DAY)
             assert len(scene.ca.certificates()) - 1 in (3, 4)  # each half a day, or a little later
+
+    async def test_certificates_of_half_a_minute_never_lapse(self) -> None:
+        profile = Profile("short", timedelta(seconds=30), DEFAULT.usages)
+        async with stage(profile=profile) as scene, scene.client() as client:
+            current = [await client.issue("a.internal")]
+
+            def on_renewed(bundle: CertBundle) -> None:
+                assert scene.clock() < current[-1].expires_at
+                current.append(bundle)
+
+            await live(manager_of(scene, client, on_renewed=on_renewed), scene.clock, timedelta(minutes=10))
+            assert len(current) >= 25
 
     async def test_auto_renew_is_a_task_that_ends_with_the_client(self) -> None:
         async with stage() as scene:

@@ -208,9 +208,13 @@ class RenewalManager:
             try:
                 bundle = await self._current(domain)
                 await self._notice(bundle, state)
-                if not await self._is_due(bundle, state):
+                await self._plan(bundle, state)
+                if not self._is_due(state):
                     return None
-                return await self._renew(bundle, state)
+                renewed = await self._renew(bundle, state)
+                if state.due is None:  # there is another one now, here or by another process
+                    await self._plan(renewed or await self._current(domain), state)
+                return renewed
             except Exception as error:
                 await self._failed(domain, state, error)
                 return None
@@ -236,7 +240,8 @@ class RenewalManager:
         state.due = state.info = state.ask_at = state.retry_at = state.error = None
         state.failures = 0
 
-    async def _is_due(self, bundle: CertBundle, state: _State) -> bool:
+    async def _plan(self, bundle: CertBundle, state: _State) -> None:
+        """Decide when it is due, and decide anew when the server has something new to say."""
         now = self._now()
         begin, end = span_of(bundle)
         # A clock that was set back must not make us wait for a moment that is years away.
@@ -253,6 +258,9 @@ class RenewalManager:
                 if state.renewed_at is not None:
                     # A server that always says "now" must not have us renew for ever.
                     state.due = max(state.due, state.renewed_at + min((end - begin) / 10, _HOUR))
+
+    def _is_due(self, state: _State) -> bool:
+        now = self._now()
         assert state.due is not None
         if now < state.due:
             state.failures, state.error, state.retry_at = 0, None, None
