@@ -1,6 +1,5 @@
 """What docs/nodes.md shows runs as it stands there, against a real `privet serve --tls`."""
 
-import asyncio
 import hashlib
 import re
 import ssl
@@ -12,7 +11,7 @@ import pytest
 from tests.interop.programs import run
 from tests.interop.serving import Privet
 
-from privet import CertBundle, Client, ClientError, SyncClient
+from privet import Client, ClientError, SyncClient
 
 pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("nodes")]
 
@@ -79,26 +78,3 @@ async def test_nothing_is_asked_of_a_server_with_another_root(server: Privet) ->
 def test_a_bundle_by_its_path(server: Privet) -> None:
     with SyncClient(server.directory, ca_bundle=server.root()) as client:
         assert client.issue("a.internal").domain == "a.internal"
-
-
-@pytest.mark.anyio
-async def test_certificates_of_seconds_are_renewed_again_and_again(tmp_path: Path) -> None:
-    """The same in real time: a real server, real clocks, three renewals."""
-    renewed: list[CertBundle] = []
-    enough = asyncio.Event()
-
-    async def on_renewed(bundle: CertBundle) -> None:
-        renewed.append(bundle)
-        if len(renewed) == 3:
-            enough.set()
-
-    with Privet(tmp_path / "ca", "--validity", "4s") as server:
-        async with Client(server.directory, allow_insecure=True) as client:
-            first = await client.issue("a.internal")
-            await client.auto_renew(on_renewed=on_renewed)
-            await asyncio.wait_for(enough.wait(), 60)
-            assert client.renewal is not None
-            assert client.renewal.healthy
-    ends = [bundle.expires_at for bundle in [first, *renewed]]
-    assert ends == sorted(ends)
-    assert len({bundle.serial for bundle in [first, *renewed]}) == 4
