@@ -281,6 +281,20 @@ class TestStore:
                 async with scene.client(store=one) as first, scene.client(store=other) as second:
                     assert await first.account_url() == await second.account_url()
 
+    async def test_a_key_that_another_process_changed_is_followed(self, tmp_path: Path) -> None:
+        async with stage() as scene:
+            with FileStore(tmp_path) as one, FileStore(tmp_path) as other:
+                async with scene.client(store=one) as first, scene.client(store=other) as second:
+                    assert await first.account_url() == await second.account_url()
+                    await first.change_account_key()
+                    await second.issue("a.internal")
+                    await second.change_account_key()
+                    await first.change_account_key()
+                    await second.update_account("ops@ca.internal")
+                    await first.deactivate_account()
+                    await second.issue("b.internal")
+            assert len(scene.ca.store.find("account")) == 2
+
     async def test_a_server_that_lost_the_account_is_told_again(self) -> None:
         store = MemoryStore()
         async with stage() as scene, scene.client(store=store) as client:
@@ -300,6 +314,20 @@ class TestStore:
                 scene.clock.forward(hours=17)
                 assert (await client.ensure(["a.internal", "b.internal"])).serial != first.serial
             assert len(scene.ca.certificates()) == 3
+
+    async def test_a_restart_while_the_ca_is_down_goes_on_with_what_is_still_good(self) -> None:
+        store = MemoryStore()
+        async with stage() as scene:
+            async with scene.client(store=store) as client:
+                first = await client.ensure("a.internal")
+            scene.clock.forward(hours=17)
+            scene.way.down = True
+            async with scene.client(store=store) as client:
+                assert (await client.ensure("a.internal")).serial == first.serial
+                assert await client.owned() == ("a.internal",)
+                scene.clock.forward(hours=17)
+                with pytest.raises(ClientError, match="the CA is down"):
+                    await client.ensure("a.internal")
 
 
 class TestAccount:

@@ -13,10 +13,11 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.client.scene import BASE, Answer, Clock, Scene, on, problem, rewritten, stage
 
-from privet import CertBundle, CertificateAuthority, FileStore, KeyType, MemoryStore, RenewalManager, Store
+from privet import CertBundle, CertificateAuthority, FileStore, KeyType, MemoryStore, Profile, RenewalManager, Store
 from privet.acme.encoding import from_base64url
 from privet.ca import keys
-from privet.client.renewal import span_of
+from privet.ca.profiles import DEFAULT
+from privet.client.keeping import span_of
 
 pytestmark = pytest.mark.anyio
 
@@ -76,6 +77,18 @@ class TestByACME:
             await client.issue("a.internal")
             await live(manager_of(scene, client, days_before_expiry=1), scene.clock, 2 * DAY)
             assert len(scene.ca.certificates()) - 1 in (3, 4)  # each half a day, or a little later
+
+    async def test_certificates_of_half_a_minute_never_lapse(self) -> None:
+        profile = Profile("short", timedelta(seconds=30), DEFAULT.usages)
+        async with stage(profile=profile) as scene, scene.client() as client:
+            current = [await client.issue("a.internal")]
+
+            def on_renewed(bundle: CertBundle) -> None:
+                assert scene.clock() < current[-1].expires_at
+                current.append(bundle)
+
+            await live(manager_of(scene, client, on_renewed=on_renewed), scene.clock, timedelta(minutes=10))
+            assert len(current) >= 25
 
     async def test_auto_renew_is_a_task_that_ends_with_the_client(self) -> None:
         async with stage() as scene:
@@ -357,6 +370,29 @@ class TestRenewalInfo:
             assert json.loads(_payload(order))["replaces"] == asked[0]
             assert certificate.serial_number == bundle.serial
 
+    async def test_a_server_that_is_down_has_not_changed_its_mind(self) -> None:
+        async with stage() as scene, scene.client() as client:
+            self.offered(scene, scene.clock() - 2 * HOUR, scene.clock() - HOUR)
+            await client.issue("a.internal")
+            manager = manager_of(scene, client)
+            refused = on("/new-order", *[problem(500, "serverInternal")] * 2)
+            scene.way.changes.append(refused)
+            await manager.sweep()
+            assert manager.status()[0].failures == 1
+            scene.way.down = True
+            await live(manager, scene.clock, 4 * HOUR)
+            assert manager.status()[0].failures > 4
+            scene.way.down = False
+            await live(manager, scene.clock, timedelta(minutes=50))
+            assert len(scene.ca.certificates()) == 2
+
+    async def test_a_server_that_always_says_now_does_not_make_us_renew_for_ever(self) -> None:
+        async with stage() as scene, scene.client() as client:
+            self.offered(scene, scene.clock() - 2 * HOUR, scene.clock() - HOUR)
+            await client.issue("a.internal")
+            await live(manager_of(scene, client), scene.clock, 5 * HOUR)
+            assert len(scene.ca.certificates()) <= 7
+
     async def test_revoked_means_now(self) -> None:
         async with stage() as scene, scene.client() as client:
             self.offered(scene, scene.clock() - 2 * HOUR, scene.clock() - HOUR)
@@ -452,6 +488,13 @@ class TestByTheAuthorityItself:
             managers = [manager_of(scene) for _ in range(5)]
             renewed = await asyncio.gather(*(manager.sweep() for manager in managers))
             assert sum(map(len, renewed)) == 1
+
+    async def test_nothing_to_renew_is_said_once(self, caplog: pytest.LogCaptureFixture) -> None:
+        async with stage() as scene:
+            manager = manager_of(scene)
+            for _ in range(3):
+                await manager.sweep()
+        assert caplog.text.count("nothing to renew") == 1
 
     async def test_arguments_that_do_not_go_together(self) -> None:
         async with stage() as scene, scene.client() as client:

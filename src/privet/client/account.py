@@ -65,16 +65,19 @@ class Account:
             return self._kid
 
     async def post(self, url: str, payload: Mapping[str, object] | None, *, accept: str = "application/json") -> Reply:
-        """A request signed by the account. A server that has forgotten the account is told of it again, once."""
+        """A request signed by the account. When another process has changed its key, it is signed again with that one;
+        a server that has forgotten the account is told of it again, once."""
         kid = await self.ready()
         try:
             return await self._session.post(url, payload, self, accept=accept)
         except Problem as problem:
-            if problem.type is not ProblemType.ACCOUNT_DOES_NOT_EXIST:
-                raise
-        async with self._turn:
-            if self._kid == kid:
-                await self._register(self.key)
+            async with self._turn:
+                if not await self._follow():
+                    if problem.type is not ProblemType.ACCOUNT_DOES_NOT_EXIST:
+                        raise
+                    if self._kid == kid:
+                        await self._register(self.key)
+        await self.ready()
         return await self._session.post(url, payload, self, accept=accept)
 
     async def fetch(self, url: str) -> Resource:
@@ -84,23 +87,30 @@ class Account:
         """Change the contacts (§7.3.2)."""
         self._contact = [each if ":" in each else f"mailto:{each}" for each in contact]
         await self.post(await self.ready(), {"contact": self._contact})
-        await self._save(self.key)
+        async with self._turn:
+            await self._note(self.key)
 
     async def deactivate(self) -> None:
         """End the account for good (§7.3.6). The next one will have another key."""
         await self.post(await self.ready(), {"status": "deactivated"})
-        await self._save(self.key, deactivated=True)
-        self._key = self._kid = None
+        async with self._turn:
+            await self._note(self.key, deactivated=True)
+            self._key = self._kid = None
 
     async def change_key(self, key_type: KeyType | None = None) -> None:
         """Give the account another key (§7.3.5)."""
-        kid = await self.ready()
+        await self.ready()
         async with self._turn:
-            directory = await self._session.directory()
+            if await self._follow():
+                await self._open()
+            kid, directory = self._kid, await self._session.directory()
             if directory.key_change is None:
                 raise ClientError(f"{self._session.directory_url} does not offer to change the keys of accounts")
             old, new = self.key, AccountKey.generate(key_type or self._key_type)
-            await self._save(old, following=new)
+            try:
+                await self._save(old, following=new)
+            except Conflict:
+                raise ClientError("another process changes the account at this moment; try again") from None
             inner = new.sign(
                 {"jwk": dict(new.jwk), "url": directory.key_change},
                 to_json({"account": kid, "oldKey": dict(old.jwk)}),
@@ -108,13 +118,13 @@ class Account:
             try:
                 await self._session.post(directory.key_change, inner, self)
             except Problem:
-                await self._save(old)
+                await self._note(old)
                 raise
             except BaseException:
                 self._kid = None  # who knows which key it is now; `_open` finds out
                 raise
             self._key = new
-            await self._save(new)
+            await self._note(new)
 
     # --- the key and the store ---
 
@@ -136,7 +146,7 @@ class Account:
                 if problem.type is not ProblemType.ACCOUNT_DOES_NOT_EXIST:
                     raise
                 await self._register(self.key)
-            await self._save(self.key)
+            await self._note(self.key)
 
     async def _load(self) -> Record:
         """The record with the account's key, made if there is none; of several that make one, the first."""
@@ -163,6 +173,25 @@ class Account:
         await self._store.commit(record)
         self._record = record._replace(version=record.version + 1)
 
+    async def _note(self, key: AccountKey, *, deactivated: bool = False) -> None:
+        """Save what has become of the account. Another process that did so at the same time knows no less, but that
+        the account has ended."""
+        while True:
+            try:
+                return await self._save(key, deactivated=deactivated)
+            except Conflict:
+                self._record = await self._store.get(KIND, self._record.id) or self._record
+            if not deactivated or self._record.files.get(_KEY) != key.to_pem():
+                return None
+
+    async def _follow(self) -> bool:
+        """Whether another process has changed the account in the store; then it is opened anew when it is needed."""
+        record = await self._store.get(KIND, self._record.id)
+        if record is None or (record.files == self._record.files and not _body(record).get("deactivated")):
+            return False
+        self._record, self._key, self._kid = record, None, None
+        return True
+
     def _known(self, url: object) -> str | None:
         """The account's URL as it was, if the server is still where it was."""
         try:
@@ -181,7 +210,7 @@ class Account:
                     raise
                 continue
             self._key, self._kid = key, self._session.location(reply)
-            await self._save(key)
+            await self._note(key)
             return
         self._key, self._kid = current, None
 
@@ -205,11 +234,7 @@ class Account:
             )
         reply = await self._session.post(directory.new_account, payload, KeyAlone(key))
         self._key, self._kid = key, self._session.location(reply)
-        try:
-            await self._save(key)
-        except Conflict:
-            # Another process did the same with the same key, and got the same answer.
-            self._record = await self._store.get(KIND, self._record.id) or self._record
+        await self._note(key)
 
 
 def store_id(directory_url: str) -> str:

@@ -1,7 +1,7 @@
 """A node's side of ACME (RFC 8555 §7): from a name to a certificate that can be used, and back again.
 
-`issue` reads as the RFC's story: account, order, authorizations, challenges, finalize, download. Its law: what was
-issued is checked against what was asked for before anybody sees it, and a handler that is not needed is not touched.
+Its law: what was issued is checked against what was asked for before anybody sees it, and nothing is asked of a server
+before it is needed.
 """
 
 import asyncio
@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from privet.acme.encoding import to_base64url
 from privet.acme.identifiers import Identifier, from_text
+from privet.acme.problems import Problem
 from privet.acme.reasons import REVOCATION_REASONS
 from privet.bundle import KIND as BUNDLE
 from privet.bundle import CertBundle
@@ -29,8 +30,9 @@ from privet.client.account import Account
 from privet.client.errors import ClientError
 from privet.client.handlers import ChallengeHandler
 from privet.client.issued import certificate_id, check_issued, make_csr
+from privet.client.keeping import keep, span_of
 from privet.client.ordering import Ordering
-from privet.client.renewal import OnError, OnRenewed, RenewalManager, keep, span_of
+from privet.client.renewal import OnError, OnRenewed, RenewalManager
 from privet.client.schedule import RenewalInfo, Schedule
 from privet.client.session import (
     KeyAlone,
@@ -197,16 +199,27 @@ class Client:
 
     async def ensure(self, names: str | Sequence[str], *, fraction: float = 2 / 3) -> CertBundle:
         """The store's certificate for exactly these names if it has lived for less than this part of its life, else a
-        new one: what a service that restarts often should ask for."""
+        new one: what a service that restarts often should ask for. When no new one is to be had, the old one will do
+        as long as it is valid."""
         identifiers = [from_text(name) for name in ([names] if isinstance(names, str) else names)]
+        stored = await self._stored(identifiers)
+        if stored is None or stored.expires_at <= self._now():
+            return await self.issue(names)
+        try:
+            if self._now() >= Schedule(fraction).due(*span_of(stored), lambda: 0.0):
+                return await self.issue(names)
+        except (ClientError, Problem) as error:
+            log.warning("no new certificate for %s, the old one is good until %s: %s", names, stored.expires_at, error)
+        self._wanted.setdefault(stored.domain, self._wanted_by_default)
+        return stored
+
+    async def _stored(self, identifiers: Sequence[Identifier]) -> CertBundle | None:
+        """The bundle in the store, if it is for these names and has its key."""
         record = await self._async_store.get(BUNDLE, identifiers[0].value) if identifiers else None
-        if record is not None and record.files.get("key.pem"):
-            bundle = CertBundle.from_record(record).located(self.store)
-            due = Schedule(fraction).due(*span_of(bundle), lambda: 0.0)
-            if set(bundle.domains) == {each.value for each in identifiers} and self._now() < due:
-                self._wanted.setdefault(bundle.domain, self._wanted_by_default)
-                return bundle
-        return await self.issue(names)
+        if record is None or not record.files.get("key.pem"):
+            return None
+        bundle = CertBundle.from_record(record).located(self.store)
+        return bundle if set(bundle.domains) == {each.value for each in identifiers} else None
 
     async def revoke(
         self, certificate: CertBundle | bytes, reason: int | str = 0, *, key_pem: bytes | None = None

@@ -10,23 +10,19 @@ import logging
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import SystemRandom
 from typing import Protocol
-
-from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from privet.acme.encoding import from_json, to_json
 from privet.acme.identifiers import from_text
 from privet.acme.problems import Problem
 from privet.bundle import KIND as BUNDLE
 from privet.bundle import CertBundle
-from privet.ca import keys
-from privet.ca.keys import KeyType
+from privet.client.direct import Authority, Direct
 from privet.client.errors import ClientError
-from privet.client.issued import make_csr
+from privet.client.keeping import span_of
 from privet.client.schedule import Random, RenewalInfo, Schedule, retry_delay, shortest_delay
 from privet.client.session import Sleep, retry_after_of
 from privet.stores.asynchronous import AsyncStore
@@ -36,12 +32,12 @@ log = logging.getLogger("privet.renewal")
 
 KIND = "renewal"
 _TICK = timedelta(minutes=1)
+_HOUR = timedelta(hours=1)
 _DAY = timedelta(days=1)
 _CALLBACK = 60.0
 _NEVER = datetime.min.replace(tzinfo=UTC)
 _random = SystemRandom().random
 _AT_ONCE = 4
-_PAGE = 100
 
 OnRenewed = Callable[[CertBundle], object]
 OnError = Callable[[str, Exception], object]
@@ -64,30 +60,6 @@ class Renewer(Protocol):
     async def renewal_info(self, bundle: CertBundle) -> RenewalInfo | None:
         """What the server suggests, if it suggests anything."""
         ...
-
-
-class Issued(Protocol):
-    """What an authority knows of a certificate."""
-
-    @property
-    def status(self) -> str: ...
-    @property
-    def requester(self) -> str | None: ...
-
-
-class Authority(Protocol):
-    """The part of a `CertificateAuthority` that renewal needs."""
-
-    @property
-    def store(self) -> Store: ...
-
-    def issue(
-        self, names: Sequence[str], *, client: bool, validity_hours: float, key_type: KeyType, wildcard: bool
-    ) -> CertBundle: ...
-
-    def issue_from_csr(self, csr: bytes, *, client: bool, validity_hours: float, wildcard: bool) -> CertBundle: ...
-
-    def certificate(self, serial: int) -> Issued | None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +131,7 @@ class RenewalManager:
             raise ValueError("a RenewalManager renews with a client or with a ca; give one of them")
         if not interval_hours > 0:
             raise ValueError("interval_hours must be more than 0")
-        self._renewer: Renewer = _Direct(ca) if ca is not None else client  # type: ignore[assignment]
+        self._renewer: Renewer = Direct(ca) if ca is not None else client  # type: ignore[assignment]
         if store is not None and store is not self._renewer.store:
             raise ValueError("what is renewed goes where the client or the ca keeps it; leave store out")
         self._store = AsyncStore(self._renewer.store)
@@ -173,6 +145,7 @@ class RenewalManager:
         self._sleep = sleep
         self._random = random
         self._states: dict[str, _State] = {}
+        self._warned = False
         self._holder = secrets.token_hex(8)
         self._task: asyncio.Task[None] | None = None
         self._places = asyncio.Semaphore(_AT_ONCE)
@@ -196,6 +169,9 @@ class RenewalManager:
     async def sweep(self) -> list[CertBundle]:
         """Look at each certificate once and renew what is due. Returns what was renewed here."""
         domains = list(self._names) if self._names is not None else list(await self._renewer.owned())
+        if not domains and not self._warned:
+            self._warned = True
+            log.warning("there is nothing to renew: issue certificates first, or give their names")
         for domain in self._states.keys() - set(domains):
             del self._states[domain]
         renewed = await asyncio.gather(*map(self._look, domains))
@@ -232,9 +208,13 @@ class RenewalManager:
             try:
                 bundle = await self._current(domain)
                 await self._notice(bundle, state)
-                if not await self._is_due(bundle, state):
+                await self._plan(bundle, state)
+                if not self._is_due(state):
                     return None
-                return await self._renew(bundle, state)
+                renewed = await self._renew(bundle, state)
+                if state.due is None:  # there is another one now, here or by another process
+                    await self._plan(renewed or await self._current(domain), state)
+                return renewed
             except Exception as error:
                 await self._failed(domain, state, error)
                 return None
@@ -260,7 +240,8 @@ class RenewalManager:
         state.due = state.info = state.ask_at = state.retry_at = state.error = None
         state.failures = 0
 
-    async def _is_due(self, bundle: CertBundle, state: _State) -> bool:
+    async def _plan(self, bundle: CertBundle, state: _State) -> None:
+        """Decide when it is due, and decide anew when the server has something new to say."""
         now = self._now()
         begin, end = span_of(bundle)
         # A clock that was set back must not make us wait for a moment that is years away.
@@ -270,9 +251,16 @@ class RenewalManager:
             if info is not None and info.retry_after is not None:
                 wait = min(max(info.retry_after, shortest_delay(end - begin)), _DAY)
             state.ask_at = now + wait
-            if state.due is None or _window(info) != _window(state.info):
+            # A server that cannot be asked now has not changed its mind.
+            if state.due is None or (info is not None and _window(info) != _window(state.info)):
                 state.info = info
                 state.due = self._schedule.due(begin, end, self._random, info)
+                if state.renewed_at is not None:
+                    # A server that always says "now" must not have us renew for ever.
+                    state.due = max(state.due, state.renewed_at + min((end - begin) / 10, _HOUR))
+
+    def _is_due(self, state: _State) -> bool:
+        now = self._now()
         assert state.due is not None
         if now < state.due:
             state.failures, state.error, state.retry_at = 0, None, None
@@ -303,6 +291,8 @@ class RenewalManager:
                 return None
             async with asyncio.timeout(span.total_seconds()):
                 renewed = await self._renewer.renew(current, rotate_key=self._rotate_key)
+        except TimeoutError:
+            raise ClientError(f"it took longer than {span.total_seconds():g} seconds") from None
         finally:
             await self._release(lease)
         self._adopt(renewed, state)
@@ -363,73 +353,6 @@ class RenewalManager:
     async def _release(self, lease: Record) -> None:
         with suppress(Exception):  # it lapses by itself
             await self._store.commit(lease._replace(body=to_json({})), durable=False)
-
-
-class _Direct:
-    """Renewal by an authority in this process, without ACME."""
-
-    def __init__(self, ca: Authority) -> None:
-        self._ca = ca
-        self.store = ca.store
-
-    async def owned(self) -> Sequence[str]:
-        return await asyncio.to_thread(self._find)
-
-    def _find(self) -> list[str]:
-        found: list[str] = []
-        after = ""
-        while records := self.store.find(BUNDLE, after=after, limit=_PAGE):
-            after = records[-1].id
-            for record in records:
-                with suppress(ValueError, KeyError):  # a folder that somebody else put there
-                    issued = self._ca.certificate(CertBundle.from_record(record).serial)
-                    # What was ordered by ACME is renewed by whoever ordered it; what was revoked was not to go on.
-                    if issued is not None and issued.requester is None and issued.status == "valid":
-                        found.append(record.id)
-        return found
-
-    async def renew(self, bundle: CertBundle, *, rotate_key: bool) -> CertBundle:
-        return await asyncio.to_thread(self._issue, bundle, rotate_key)
-
-    def _issue(self, bundle: CertBundle, rotate_key: bool) -> CertBundle:
-        """Names, usages, lifetime and kind of key stay what they were."""
-        begin, end = span_of(bundle)
-        key = keys.from_pem(bundle.key_pem)
-        client, hours = _for_clients_alone(bundle), (end - begin) / timedelta(hours=1)
-        if rotate_key:
-            key_type = keys.check_public_key(key.public_key())
-            return self._ca.issue(bundle.domains, client=client, validity_hours=hours, key_type=key_type, wildcard=True)
-        csr = make_csr(key, [from_text(name) for name in bundle.domains])
-        certified = self._ca.issue_from_csr(csr, client=client, validity_hours=hours, wildcard=True)
-        return keep(self.store, replace(certified, key_pem=bundle.key_pem))
-
-    async def renewal_info(self, bundle: CertBundle) -> RenewalInfo | None:
-        return None
-
-
-def keep(store: Store, bundle: CertBundle) -> CertBundle:
-    """Make a bundle the current one of its first name, whoever else does that at the same time."""
-    while True:
-        record = store.get(BUNDLE, bundle.domain)
-        try:
-            store.commit(bundle.to_record(record.version if record else 0))
-        except Conflict:
-            continue
-        return bundle.located(store)
-
-
-def span_of(bundle: CertBundle) -> tuple[datetime, datetime]:
-    certificate = x509.load_pem_x509_certificate(bundle.cert_pem)
-    return certificate.not_valid_before_utc, certificate.not_valid_after_utc
-
-
-def _for_clients_alone(bundle: CertBundle) -> bool:
-    certificate = x509.load_pem_x509_certificate(bundle.cert_pem)
-    try:
-        usages = certificate.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        return False
-    return ExtendedKeyUsageOID.SERVER_AUTH not in usages
 
 
 def _window(info: RenewalInfo | None) -> tuple[datetime, datetime] | None:

@@ -266,7 +266,12 @@ class Session:
         except TimeoutError:
             raise Unreachable(f"{url} did not answer within {self._timeout:g} seconds") from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError, OSError) as error:
-            raise Unreachable(f"no answer from {url}: {_why(error)}") from None
+            if "CERTIFICATE_VERIFY_FAILED" in str(error):
+                raise ClientError(
+                    f"the certificate of {url} is not trusted here ({error}); give the CA's root as ca_bundle=, or its "
+                    "ca_fingerprint="
+                ) from None
+            raise Unreachable(f"no answer from {url}: {str(error) or type(error).__name__}") from None
         self._keep_nonce(answered)
         if status >= 400:
             raise received_problem(_document(body), status, dict(answered))
@@ -385,10 +390,3 @@ def _document(body: bytes) -> object:
         return from_json(body, "the problem")
     except Problem:
         return None
-
-
-def _why(error: Exception) -> str:
-    text = str(error) or type(error).__name__
-    if "CERTIFICATE_VERIFY_FAILED" in text:
-        return f"its certificate is not trusted here ({text}); give the CA's root as ca_bundle= or its ca_fingerprint="
-    return text

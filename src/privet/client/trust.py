@@ -27,8 +27,9 @@ def trust_in(ca_bundle: str | Path | bytes) -> ssl.SSLContext:
     """Trust in the certificates of a file, or of PEM, alone. Raises `ClientError`."""
     try:
         pem = ca_bundle if isinstance(ca_bundle, bytes) else Path(ca_bundle).expanduser().read_bytes()
-        x509.load_pem_x509_certificates(pem)
-        return ssl.create_default_context(cadata=pem.decode("ascii"))
+        found = x509.load_pem_x509_certificates(pem)
+        # Read and written again, because what people write between certificates is not always ASCII.
+        return ssl.create_default_context(cadata="".join(each.public_bytes(Encoding.PEM).decode() for each in found))
     except OSError as error:
         raise ClientError(f"the ca_bundle cannot be read: {error}") from None
     except ValueError:  # an SSLError is an OSError
