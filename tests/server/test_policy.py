@@ -294,6 +294,8 @@ async def test_names_that_an_answer_leaves_out_are_refused_and_all_of_them_named
         (Decision.TRUST, "the form of a ruling, and none"),
         {from_text("a.internal"): "trust"},
         {from_text("a.internal"): None},
+        {"a.internal": Decision.TRUST},
+        {from_text("a.internal"): Decision.TRUST, "b.internal": Decision.TRUST},
         [Decision.TRUST],
         Decision,
     ],
@@ -307,6 +309,22 @@ async def test_what_nobody_understands_is_a_no(stage: Stage, kind: Callable[...,
         ahead = await wire.post("new-authz", {"identifier": {"type": "dns", "value": "a.internal"}})
         assert problem_of(ahead) == (500, "serverInternal")
         assert scene.store.find("order") + scene.store.find("authorization") == []
+
+
+async def test_an_answer_by_texts_says_what_is_wrong_with_it(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    async with stage(policy=Plain(order={"a.internal": Decision.TRUST})) as scene:
+        await (await scene.account()).order("a.internal")
+    assert "a policy answered for 'a.internal', a str; the keys have to be identifiers" in caplog.text
+
+
+async def test_a_method_that_nobody_calls_is_worth_a_word(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    class Misspelled(Plain):
+        def allow_certificates(self) -> None: ...
+
+    async with stage(policy=Plain()):
+        assert caplog.text == ""
+    async with stage(policy=Misspelled()):
+        assert "the policy Misspelled has allow_certificates, which nobody calls: there are allow_acc" in caplog.text
 
 
 async def test_an_account_is_not_let_in_by_a_policy_that_says_false(stage: Stage) -> None:
