@@ -134,10 +134,11 @@ def test_the_rules_are_checked_and_tried_as_the_page_does(reader: Person) -> Non
     one, other = [
         shlex.split(line)[1:] for block in SHELL for line in block.splitlines() if line.startswith("privet policy try")
     ]
-    assert reader.does(*one).out == "db-1.internal  trusted        by the rule 'databases'\n"
+    assert reader.does(*one).out == "client: 10.20.3.4\ndb-1.internal  trusted        by the rule 'databases'\n"
     tried = reader.tries(*other)
     assert tried.status == 1
     assert tried.out == (
+        "client: 127.0.0.1 (--client says another)\n"
         "web.team-a.internal  allowed        by the rule 'team a'\n"
         "*.internal           refused        *.internal is denied by the rule 'crown jewels': the security team issues "
         "these by hand\n"

@@ -40,7 +40,8 @@ def test_on_a_unix_socket_the_last_address_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    "word", [
+    "word",
+    [
         "unknown",
         "_hidden",
         "192.168.0.7:",

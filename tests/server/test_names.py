@@ -289,7 +289,9 @@ def test_stars_mean_what_they_mean_in_file_names(pattern: str, labels: list[str]
     assert fits is (len(labels) <= 1 and fnmatch.fnmatchcase("".join(labels), pattern))
 
 
-@pytest.mark.parametrize("pattern", ["*-*-*.*-*-*.internal", "*a*a*a*a.*a*a*a*.internal", "**.*a*a*a*a*a*a*a*b.internal"])
+@pytest.mark.parametrize(
+    "pattern", ["*-*-*.*-*-*.internal", "*a*a*a*a.*a*a*a*.internal", "**.*a*a*a*a*a*a*a*b.internal"]
+)
 def test_no_name_is_made_to_take_long(pattern: str) -> None:
     """Ten thousand of the kind on which a search that tries every place for every star would not come to its end."""
     names, text = Names([pattern]), read_text_pattern(pattern)

@@ -25,6 +25,10 @@ StoreURL = Annotated[
 Name = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="The authority's name in the store.", show_default="root")
 ]
+Authority = Annotated[
+    str | None,
+    typer.Option("--authority", metavar="NAME", help="The authority's name in the store.", show_default="root"),
+]
 KeyPasswordFile = Annotated[
     str | None,
     typer.Option("--key-password-file", metavar="FILE", help="Encrypt the authority's key with the password in FILE."),

@@ -1,7 +1,7 @@
 """Who asks, when a proxy asks for them: X-Forwarded-For, to whose end every proxy adds the address it was asked from.
 
-The law of this module: an address counts only if a trusted proxy wrote it, and what is no address is nobody's. A trusted
-proxy that does not say who asks lends nobody its own.
+The law of this module: an address counts only if a trusted proxy wrote it, and what is no address is nobody's. A
+trusted proxy that does not say who asks lends nobody its own.
 """
 
 import logging
@@ -60,7 +60,9 @@ class TrustedProxies:
     def _warn(self, said: str) -> None:
         if not self._warned:
             self._warned = True
-            log.warning("a trusted proxy says X-Forwarded-For: %a, which is no address; its clients have none", said[:200])
+            log.warning(
+                "a trusted proxy says X-Forwarded-For: %a, which is no address; its clients have none", said[:200]
+            )
 
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._networks)
