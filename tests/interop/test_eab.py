@@ -48,7 +48,32 @@ def with_lego(server: Privet, folder: Path, key: dict[str, Any] | None, name: st
     )  # fmt: skip
 
 
-CLIENTS = pytest.mark.parametrize("client", [with_certbot, with_lego], ids=["certbot", "lego"])
+def with_certbots_file(server: Privet, folder: Path, key: dict[str, Any] | None, name: str) -> None:
+    """Where `ps` shows no secret."""
+    file = folder.parent / f"{folder.name}.ini"
+    file.write_text(f"eab-kid = {key['id']}\neab-hmac-key = {key['hmac_key']}\n" if key else "")
+    Certbot(folder, server.directory, server.root()).run(
+        "certonly", "--agree-tos", "--register-unsafely-without-email", "--config", str(file),
+        "--manual", "--manual-auth-hook", "true", "-d", name,
+    )  # fmt: skip
+
+
+def with_legos_environment(server: Privet, folder: Path, key: dict[str, Any] | None, name: str) -> None:
+    if "LEGO_EAB_HMAC" not in run(need("lego"), "--help"):
+        pytest.skip("this lego takes no external account key from its environment; 4.14 does")
+    secret = {"LEGO_EAB": "true", "LEGO_EAB_KID": key["id"], "LEGO_EAB_HMAC": key["hmac_key"]} if key else {}
+    run(
+        need("lego"), "--server", server.directory, "--path", folder, "--email", "you@example.com",
+        "--accept-tos", "--http", "--http.port", "127.0.0.1:0", "--domains", name, "run",
+        env={"LEGO_CA_CERTIFICATES": str(server.root()), **secret},
+    )  # fmt: skip
+
+
+CLIENTS = pytest.mark.parametrize(
+    "client",
+    [with_certbot, with_lego, with_certbots_file, with_legos_environment],
+    ids=["certbot", "lego", "certbot's file", "lego's environment"],
+)
 
 
 @CLIENTS

@@ -10,7 +10,9 @@ from privet.cli.settings import DEFAULT_STORE
 Config = Annotated[
     str | None,
     typer.Option(
-        "--config", metavar="FILE", help="Take settings from this TOML file; its keys are the names of the options."
+        "--config",
+        metavar="FILE",
+        help="Take settings from this TOML file; its keys are the names of the options, and its paths begin at its folder.",
     ),
 ]
 StoreURL = Annotated[

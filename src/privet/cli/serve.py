@@ -12,7 +12,7 @@ import typer
 
 from privet.acme.challenges import STANDARD
 from privet.acme.identifiers import BadIdentifier, Identifier, from_text
-from privet.ca.constraints import refusal
+from privet.ca.constraints import NameConstraints, refusal
 from privet.cli import options
 from privet.cli.failures import Failure
 from privet.cli.listening import is_public, is_unspecified, resolve
@@ -344,8 +344,9 @@ def _contradictions(read: Read, files: Files) -> Iterator[str]:
     if settings.ask_challenges and not settings.auto_approve and not unread & {"auto_approve"}:
         yield "--ask-challenges is about --auto-approve: without it challenges are asked anyway, so leave it out"
     yield from _about_validation(settings, unread)
+    constraints = None
     try:
-        name_constraints(settings)
+        constraints = name_constraints(settings)
     except Failure as failure:
         yield str(failure)
     yield from _about_policy(settings, files, unread)
@@ -385,10 +386,10 @@ def _contradictions(read: Read, files: Files) -> Iterator[str]:
             f"such as --external-url {example}"
         )
     if settings.tls and not unread & {"external_url"}:
-        yield from _about_own_names(settings)
+        yield from _about_own_names(settings, constraints)
 
 
-def _about_own_names(settings: Settings) -> Iterator[str]:
+def _about_own_names(settings: Settings, constraints: NameConstraints | None) -> Iterator[str]:
     """About the names in the server's own certificate, before there is a root for good that may not certify them."""
     names: dict[str, Identifier] = {}
     for name in tls_names(settings):
@@ -396,10 +397,6 @@ def _about_own_names(settings: Settings) -> Iterator[str]:
             names[name] = from_text(name)
         except BadIdentifier as error:
             yield f"HTTPS needs a certificate for the name in --external-url or --host: {error}"
-    try:
-        constraints = name_constraints(settings)
-    except Failure:
-        return  # told already
     if constraints:
         extension = constraints.to_extension()
         refused = {name: reason for name, each in names.items() if (reason := refusal(extension, each))}
