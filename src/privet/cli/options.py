@@ -12,7 +12,8 @@ Config = Annotated[
     typer.Option(
         "--config",
         metavar="FILE",
-        help="Take settings from this TOML file; its keys are the names of the options, and its paths begin at its folder.",
+        help="Take settings from this TOML file; its keys are the names of the options, and its paths begin at its "
+        "folder.",
     ),
 ]
 StoreURL = Annotated[
