@@ -386,7 +386,8 @@ def _contradictions(read: Read, files: Files) -> Iterator[str]:
             f"such as --external-url {example}"
         )
     if settings.tls and not unread & {"external_url"}:
-        yield from _about_own_names(settings, constraints)
+        in_doubt = unread & {"host", "tls_name", "permit", "exclude"}
+        yield from _about_own_names(settings, None if in_doubt else constraints)
 
 
 def _about_own_names(settings: Settings, constraints: NameConstraints | None) -> Iterator[str]:
