@@ -291,3 +291,32 @@ def test_where_subjects_are_constrained_certificates_have_none() -> None:
     assert not list(certificate.subject)
     assert certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).critical
     openssl_verify(bundle.cert_pem, root.cert_pem, name="a.internal", at=NOON)
+
+
+@pytest.mark.parametrize(
+    ("permitted", "excluded", "left"),
+    [
+        (["internal"], ["internal"], False),
+        (["a.internal"], ["internal"], False),
+        (["a.internal"], [".internal"], False),
+        ([".a.internal"], ["a.internal"], False),
+        ([".internal"], [".internal"], False),
+        (["Internal"], ["INTERNAL"], False),
+        (["10.0.0.0/8"], ["10.0.0.0/9", "10.128.0.0/9"], False),
+        (["fd00::/8"], ["fc00::/7"], False),
+        (["a.internal", "10.0.0.7"], ["internal", "10.0.0.0/8"], False),
+        (["internal"], [".internal"], True),
+        (["internal"], ["a.internal"], True),
+        (["evilinternal"], ["internal"], True),
+        (["internal", "10.0.0.0/8"], ["internal"], True),
+        (["10.0.0.0/8"], ["10.0.0.0/9"], True),
+        (["fd00::/8"], ["0.0.0.0/0"], True),
+        ([], ["internal", "0.0.0.0/0", "::/0"], True),
+    ],
+)
+def test_constraints_leave_something_to_certify(permitted: list[str], excluded: list[str], left: bool) -> None:
+    if left:
+        NameConstraints(permitted, excluded)
+    else:
+        with pytest.raises(ValueError, match="so that the authority could certify nothing"):
+            NameConstraints(permitted, excluded)

@@ -82,6 +82,19 @@ def test_names_that_are_none_permit_nothing(person: Person) -> None:
     )
 
 
+def test_an_authority_that_could_certify_nothing_is_refused_before_it_is_made(person: Person) -> None:
+    for command in ("init", "serve"):
+        refused = person.tries(command, "--permit", "internal", "--exclude", "internal")
+        assert (refused.status, refused.sentences) == (
+            2,
+            [
+                "--permit and --exclude contradict each other: everything that is permitted is excluded, so that the "
+                "authority could certify nothing"
+            ],
+        )
+    assert list(person.folder.iterdir()) == []
+
+
 def test_without_a_word_about_it_everything_lies_at_home(tmp_path: Path) -> None:
     person = Person(tmp_path, store="")
     assert f"data         {tmp_path}/.privet/privet.db\n" in person.does("init").out
@@ -100,6 +113,8 @@ def test_a_key_with_a_password_needs_it_for_signing_and_for_nothing_else(person:
     (person.folder / "password").write_text(PASSWORD)
     (person.folder / "wrong").write_text("wrong")
     (person.folder / "empty").write_text("\n")
+    for file in person.folder.iterdir():
+        file.chmod(0o600)
     with_password = {"PRIVET_KEY_PASSWORD_FILE": "password"}
     person.does("init", env=with_password)
     person.does("issue", "a.internal", env=with_password)
@@ -120,8 +135,21 @@ def test_a_key_with_a_password_needs_it_for_signing_and_for_nothing_else(person:
 
 def test_a_password_for_a_key_that_has_none_is_told(owner: Person) -> None:
     (owner.folder / "password").write_text(PASSWORD)
+    (owner.folder / "password").chmod(0o640)
     (sentence,) = owner.tries("issue", "b.internal", "--key-password-file", "password").sentences
     assert sentence.endswith("the private key is not encrypted; leave --key-password-file out")
+
+
+def test_a_password_that_everybody_can_read_is_worth_a_word(person: Person) -> None:
+    (person.folder / "password").write_text(PASSWORD)
+    (person.folder / "password").chmod(0o644)
+    told = ["everybody here can read the password file password: `chmod o-r` ends that"]
+    locked = ("--key-password-file", "password")
+    assert person.does("init", *locked).sentences == told
+    assert person.does("issue", "a.internal", *locked).sentences == told
+    with person.serves(*locked, "--workers", "2") as serving:
+        serving.program.wait_for("directory")
+    assert serving.program.output.count("everybody here can read") == 1
 
 
 def make_ca(folder: Path) -> None:

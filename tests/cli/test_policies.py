@@ -1,14 +1,19 @@
 """`privet policy`, and `privet serve --policy`: rules looked at, rules followed, and who shows a certificate."""
 
 import asyncio
+import os
+import re
+import select
+import signal
 import ssl
+import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import httpx
 import pytest
 from tests.cli.command import Person, Serving
-from tests.cli.test_serve import with_account
+from tests.cli.test_serve import with_account, workers
 from tests.wire import Wire, problem_of
 
 RULES = """
@@ -116,24 +121,141 @@ def test_what_is_tried_is_told_in_words(ruler: Person) -> None:
     done = ruler.tries("policy", "try", "policy.toml", "--name", "web.internal", "--name", "secret.internal")
     assert done.status == 1
     assert done.out == (
+        "client: 127.0.0.1 (--client says another)\n"
         "web.internal     asks a person  by the rule 'rest'\n"
         "secret.internal  refused        secret.internal is denied by the rule 'secrets': ask the security team\n"
     )
     (ruler.folder / "keys.toml").write_text('[[rule]]\nname = "a"\nallow = ["**"]\nexternal-key = ["team-a"]\n')
-    done = ruler.tries("policy", "try", "keys.toml", "--name", "web.internal")
+    done = ruler.tries("policy", "try", "keys.toml", "--name", "web.internal", "--client", "")
     assert done.out == (
+        "client: unknown\n"
         "no account: no rule is for you without an external account key; ask for one\n"
         "web.internal  refused        web.internal is allowed by no rule\n"
     )
-    wrong = ruler.tries("policy", "try", "policy.toml", "--name", "a..b", "--lifetime", "long", "--client", "host")
+    wrong = ruler.tries(
+        "policy", "try", "policy.toml", "--name", "a..b", "--lifetime", "long", "--client", "host", "--validate", "x"
+    )
     assert wrong.sentences == [
         "--name 'a..b' is not a valid DNS name: it has an empty label",
         "--client has to be an address, or '' for one that nobody knows, not 'host'",
         "--lifetime has to be a duration such as 90m, 24h or 7d, not 'long'",
+        "--validate has to be one or more of http-01,dns-01,tls-alpn-01,dns-account-01,dns-persist-01, with commas "
+        "between, not 'x'",
     ]
 
 
+def test_whether_names_could_be_proved_is_tried_on_request(person: Person) -> None:
+    (person.folder / "policy.toml").write_text("""
+        [[rule]]
+        name = "all"
+        allow = ["**", "10.0.0.0/8"]
+        wildcard = true
+    """)
+    names = ("--name", "web.internal", "--name", "*.internal", "--name", "10.0.0.7")
+    tried = ("policy", "try", "policy.toml", *names, "--json")
+    assert {each["decision"] for each in person.does(*tried).json["names"]} == {"prove"}
+    for types, decisions in (
+        ("http-01", ["prove", "deny", "prove"]),
+        ("dns-01,dns-persist-01", ["prove", "prove", "deny"]),
+        ("http-01,dns-01", ["prove", "prove", "prove"]),
+    ):
+        done = person.tries(*tried, "--validate", types)
+        assert [each["decision"] for each in done.json["names"]] == decisions
+        assert done.status == ("deny" in decisions)
+    assert done.json["client"] == "127.0.0.1"
+    told = person.tries("policy", "try", "policy.toml", "--name", "*.internal", "--validate", "http-01,tls-alpn-01")
+    assert told.out.endswith("*.internal  refused        *.internal cannot be proved by http-01 or tls-alpn-01\n")
+
+
+def test_what_waits_for_a_person_is_nothing_for_a_store_that_nobody_can_open(ruler: Person) -> None:
+    for option, name in ((["--policy", "policy.toml"], "--policy"), (["--ask-person"], "--ask-person")):
+        refused = ruler.tries("serve", *option, "--store", "memory:")
+        assert (refused.status, refused.sentences) == (
+            2,
+            [
+                f"{name} would let requests wait for a person, who cannot look into --store memory: choose "
+                "sqlite:///PATH"
+            ],
+        )
+
+
 # --- a server that follows them ---
+
+
+def approval(person: Person, *options: str) -> str:
+    with person.serves(*options) as serving:
+        return serving.program.wait_for(r"approval +(.*)\n").group(1)
+
+
+def test_a_server_says_no_more_than_rules_and_keys_let_be_true(ruler: Person) -> None:
+    command = rf"`.*privet {{}} --store sqlite:///{ruler.folder}/privet.db{{}}`"
+    person = f"by a person: {command.format('pending', '')} shows who waits, {command.format('approve', ' ID')} lets "
+    rules = approval(ruler, "--policy", "policy.toml")
+    assert re.match(f"what the rules allow: without proof what a rule trusts, or {person}", rules)
+    (ruler.folder / "allow.toml").write_text('[[rule]]\nname = "a"\nallow = ["*.internal"]\nclient = ["10.0.0.0/8"]')
+    assert approval(ruler, "--policy", "allow.toml", "--validate", "dns-01") == (
+        "what the rules allow: by proof of control: dns-01 (a TXT record)"
+    )
+    assert approval(ruler, "--require-eab", "--validate", "dns-01") == (
+        "what an external account key trusts without proof, the rest by proof of control: dns-01 (a TXT record)"
+    )
+    assert approval(ruler, "--require-eab", "--auto-approve") == (
+        "AUTOMATIC: whoever has an external account key gets certificates for any name that the key allows, and nobody "
+        "checks"
+    )
+    (ruler.folder / "deny.toml").write_text('[[rule]]\nname = "a"\ndeny = ["**"]')
+    assert approval(ruler, "--policy", "deny.toml") == "the rules allow nothing"
+
+
+def test_rules_are_those_of_the_start_until_a_restart(ruler: Person) -> None:
+    """Whatever becomes of the file: when a worker dies, and when SIGHUP asks for new ones."""
+
+    async def story(wire: Wire) -> None:
+        assert (await wire.order("web.example")).status_code == 403
+        assert (await wire.order("web.internal")).status_code == 201
+
+    def end(pids: set[int], by: int, to: set[int]) -> None:
+        watched = [os.pidfd_open(pid) for pid in pids]
+        for pid in to:
+            os.kill(pid, by)
+        for each in watched:
+            select.select([each], [], [])
+            os.close(each)
+
+    file = ruler.folder / "policy.toml"
+    with ruler.serves("--policy", "policy.toml", "--workers", "2") as serving:
+        children = Path(f"/proc/{serving.program.process.pid}/task/{serving.program.process.pid}/children")
+        with_account(serving, story)
+        first = workers(children)
+        file.write_text('[[rule]]\nname = "all"\nallow = ["**.example"]\n')
+        end(first, signal.SIGKILL, to=first)
+        with_account(serving, story)
+        second = workers(children)
+        assert not first & second
+        file.unlink()
+        end(second, signal.SIGHUP, to={serving.program.process.pid})
+        with_account(serving, story)
+
+
+def test_one_process_stays_when_it_is_sent_sighup(ruler: Person) -> None:
+    async def story(wire: Wire) -> None:
+        assert (await wire.order("web.internal")).status_code == 201
+
+    with ruler.serves("--policy", "policy.toml") as serving:
+        serving.program.process.send_signal(signal.SIGHUP)
+        serving.program.wait_for("WARNING SIGHUP changes nothing: what is in files is read when privet is started")
+        with_account(serving, story)
+
+
+def test_rules_may_come_by_a_pipe(ruler: Person) -> None:
+    """As a shell's <(…) makes one, which is empty when it is read again."""
+    pipe = ruler.folder / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=(RULES,))
+    writer.start()
+    with ruler.serves("--policy", "pipe", "--workers", "2") as serving:
+        writer.join()
+        assert httpx.get(serving.directory, trust_env=False).status_code == 200
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])

@@ -6,6 +6,7 @@ import re
 import shlex
 import ssl
 import sys
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,11 @@ from tests.cli.test_serve import with_account
 from tests.interop.programs import Program, free_port
 from tests.wire import Wire, problem_of
 
-from privet import CertificateAuthority, FileStore, KeyType, Limits, MemoryStore, Rules, SQLiteStore
+from privet import CertificateAuthority, FileStore, KeyType, Limits, MemoryStore, NameConstraints, Rules, SQLiteStore
 from privet.acme.identifiers import from_text
+from privet.ca.constraints import refusal
 from privet.server import external_accounts
+from privet.server.names import Names, read_text_pattern
 from privet.server.policy import Applicant
 from privet.server.rules import _KEYS
 
@@ -124,6 +127,31 @@ def test_the_page_names_every_key_of_a_rule() -> None:
         assert f"`{key}`" in TEXT
 
 
+def test_names_mean_what_the_page_says_of_them_side_by_side() -> None:
+    names = ("internal", "a.internal", "a.b.internal", "example")
+
+    def fitting(fits: Callable[[str], object]) -> tuple[str, ...]:
+        return tuple(name for name in names if fits(name))
+
+    def permitted(text: str) -> tuple[str, ...]:
+        constraints = NameConstraints([text]).to_extension()
+        return fitting(lambda name: refusal(constraints, from_text(name)) is None)
+
+    for pattern, meant in (
+        ("internal", names[:1]),
+        ("**.internal", names[1:3]),
+        ("*.internal", names[1:2]),
+        ("**", names),
+    ):
+        assert f"`{pattern}`" in TEXT
+        covered = Names([pattern])
+        assert tuple(name for name in names if covered.cover(from_text(name))) == meant
+        assert fitting(read_text_pattern(pattern).fullmatch) == meant
+    assert permitted("internal") == names[:3]
+    assert permitted(".internal") == names[1:3]
+    assert permitted("10.0.0.0/8") == ()
+
+
 def test_an_async_policy_has_as_long_as_the_page_says() -> None:
     assert Limits(policy=timedelta(seconds=10)) == Limits()
 
@@ -134,10 +162,11 @@ def test_the_rules_are_checked_and_tried_as_the_page_does(reader: Person) -> Non
     one, other = [
         shlex.split(line)[1:] for block in SHELL for line in block.splitlines() if line.startswith("privet policy try")
     ]
-    assert reader.does(*one).out == "db-1.internal  trusted        by the rule 'databases'\n"
+    assert reader.does(*one).out == "client: 10.20.3.4\ndb-1.internal  trusted        by the rule 'databases'\n"
     tried = reader.tries(*other)
     assert tried.status == 1
     assert tried.out == (
+        "client: 127.0.0.1 (--client says another)\n"
         "web.team-a.internal  allowed        by the rule 'team a'\n"
         "*.internal           refused        *.internal is denied by the rule 'crown jewels': the security team issues "
         "these by hand\n"

@@ -373,6 +373,27 @@ def test_a_person_decides_while_it_runs(tmp_path: Path, store: str) -> None:
         with_account(serving, story)
 
 
+def test_a_person_decides_for_one_authority(person: Person) -> None:
+    """Two servers share a store; what waits at one is not decided for the other."""
+
+    async def story(client: Wire) -> None:
+        await waiting(client, "web.internal")
+
+    with person.serves("--ask-person", "--name", "mesh") as serving:
+        with_account(serving, story)
+        look = re.search(r"`\S+ .*privet pending (.*)` shows", serving.program.output)
+        assert look
+        assert look[1].endswith(" --authority mesh")
+    assert person.does("pending", "--json").json == []
+    (found,) = person.does("pending", "--authority", "mesh", "--json").json
+    assert found["authority"] == "mesh"
+    for command in ("approve", "refuse"):
+        refused = person.tries(command, found["id"])
+        assert refused.status == 1
+        assert "is of an account that waits for nothing here" in refused.sentences[0]
+    assert person.does("approve", found["id"], env={"PRIVET_NAME": "mesh"}).out.startswith("approved web.internal ")
+
+
 async def waiting(client: Wire, name: str) -> tuple[dict[str, object], str]:
     """An order that waits, with its challenge answered."""
     response = await client.order(name)
@@ -475,6 +496,18 @@ def test_its_own_certificate_is_for_those_of_its_names_that_it_may_certify(perso
     assert refused.status == 1
 
 
+def test_a_root_that_is_not_for_the_server_itself_is_not_made(person: Person) -> None:
+    refused = person.tries("serve", "--port", "0", "--permit", "internal", "--tls")
+    assert refused.sentences == [
+        "HTTPS needs a certificate that the authority must not make: 127.0.0.1 is among what this authority must not "
+        "certify: 0.0.0.0/0; choose another name with --external-url and --tls-name"
+    ]
+    assert refused.status == 2
+    assert list(person.folder.iterdir()) == [], "what is in a root is there for good"
+    with person.serves("--permit", "internal", "--tls", "--external-url", "https://ca.internal"):
+        pass
+
+
 def test_what_it_may_not_certify_is_refused_when_it_is_ordered(person: Person) -> None:
     async def story(client: Wire) -> None:
         assert problem_of(await client.order("a.example")) == (403, "rejectedIdentifier")
@@ -533,6 +566,10 @@ def test_who_insists_gets_it(person: Person) -> None:
         (
             "--trusted-proxy *",
             "--trusted-proxy has a proxy that is none: '*' would believe anybody about anybody: name ",
+        ),
+        (
+            "--trusted-proxy 0.0.0.0/0",
+            "--trusted-proxy has a proxy that is none: '0.0.0.0/0' would believe anybody about anybody: name ",
         ),
         ("--trusted-proxy unix", "--trusted-proxy unix is about --uds: name the address of the proxy"),
         ("--uds x --trusted-proxy 10.0.0.1", "on a Unix socket nobody has an address: say --trusted-proxy unix"),

@@ -67,6 +67,22 @@ def test_a_list_is_several_options_or_has_commas_or_is_a_list(tmp_path: Path) ->
     assert read(tls_name=list(names)).tls_name == names
 
 
+def test_what_a_file_names_lies_beside_it(tmp_path: Path) -> None:
+    file = tmp_path / "privet.toml"
+    paths = ("key_password_file", "uds", "client_ca", "policy")
+    file.write_text("".join(f'{name} = "a/{name}"\n' for name in paths) + 'store = "sqlite:///privet.db"\ncn = "a"\n')
+    found = read(config=str(file))
+    assert [getattr(found, name) for name in paths] == [tmp_path / "a" / name for name in paths]
+    assert (found.store, found.cn) == (f"sqlite:///{tmp_path}/privet.db", "a")
+    assert read({"PRIVET_POLICY": "b", "PRIVET_STORE": "file:///b"}, config=str(file)).policy == Path("b")
+    assert read({"PRIVET_STORE": "file:///b"}, config=str(file)).store == "file:///b"
+    assert read(config=str(file), policy="c").policy == Path("c")
+    for store in ("sqlite:////var/privet.db", "file:///~/privet", "memory:"):
+        file.write_text(f'store = "{store}"\npolicy = "/etc/policy.toml"\nuds = "~/x"\n')
+        found = read(config=str(file))
+        assert (found.store, found.policy, found.uds) == (store, Path("/etc/policy.toml"), Path("~/x").expanduser())
+
+
 def test_all_mistakes_are_told_at_once_and_say_where_they_are(tmp_path: Path) -> None:
     file = tmp_path / "privet.toml"
     file.write_text('wokers = 3\nport = "many"\nzzz = 1\ncn = ""\n')

@@ -19,7 +19,7 @@ from tests.interop.programs import free_port
 from tests.wire import Wire, thumbprint_of
 
 from privet.cli.settings import READERS, VALIDATED, Settings, option_name
-from privet.cli.site import Site, make_settings_validators
+from privet.cli.site import Files, Site, make_settings_validators
 from privet.server.limits import Limits
 from privet.validation import AddressRefused, HTTP01Validator, Retrying, Validator
 
@@ -125,7 +125,7 @@ def test_a_wrong_answer_makes_the_order_invalid_and_says_why(person: Person, cli
 
 def test_validators_do_not_come_to_the_server_itself() -> None:
     settings = Settings(validate=("http-01",), resolver=("10.0.0.53",), validate_allow=("127.0.0.0/8",))
-    site = Site(settings, "http://127.0.0.1:8555", (), (("127.0.0.1", 8555),))
+    site = Site(settings, Files(), "http://127.0.0.1:8555", (), (("127.0.0.1", 8555),))
     validators = make_settings_validators(settings, URL, pickle.loads(pickle.dumps(site)).listeners)
     assert validators is not None
     wrapped = validators["http-01"]

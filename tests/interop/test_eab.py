@@ -48,7 +48,21 @@ def with_lego(server: Privet, folder: Path, key: dict[str, Any] | None, name: st
     )  # fmt: skip
 
 
-CLIENTS = pytest.mark.parametrize("client", [with_certbot, with_lego], ids=["certbot", "lego"])
+def with_certbots_file(server: Privet, folder: Path, key: dict[str, Any] | None, name: str) -> None:
+    """Where `ps` shows no secret."""
+    file = folder.parent / f"{folder.name}.ini"
+    file.write_text(f"eab-kid = {key['id']}\neab-hmac-key = {key['hmac_key']}\n" if key else "")
+    Certbot(folder, server.directory, server.root()).run(
+        "certonly", "--agree-tos", "--register-unsafely-without-email", "--config", str(file),
+        "--manual", "--manual-auth-hook", "true", "-d", name,
+    )  # fmt: skip
+
+
+CLIENTS = pytest.mark.parametrize(
+    "client",
+    [with_certbot, with_lego, with_certbots_file],
+    ids=["certbot", "lego", "certbot's file"],
+)
 
 
 @CLIENTS

@@ -1,7 +1,9 @@
 """Patterns of names: what they cover, what they touch, and what is no pattern."""
 
+import fnmatch
 import itertools
 import re
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -26,7 +28,7 @@ def touches(pattern: str, name: str) -> bool:
         ("WEB.Internal", "web.internal"),
         ("web.internal", "WEB.INTERNAL"),
         ("db", "db"),
-        ("*", "db"),
+        ("?*", "db"),
         ("*.team-a.internal", "web.team-a.internal"),
         ("*.Team-A.internal", "*.team-a.internal"),
         ("db-?.internal", "db-1.internal"),
@@ -75,12 +77,12 @@ def test_what_a_pattern_covers(pattern: str, name: str) -> None:
         ("d*.internal", "d.x.internal"),
         ("**.internal", "internal"),
         ("**.internal", "evilinternal"),
-        ("*", "a.b"),
+        ("?*", "a.b"),
         ("*.internal", "*.a.internal"),
         ("b?cher.internal", "bücher.internal"),
         ("xn--bcher-kva.internal", "bucher.internal"),
         ("**", "10.0.0.1"),
-        ("*", "10.0.0.1"),
+        ("?*", "10.0.0.1"),
         ("10.0.0.0/8", "11.0.0.1"),
         ("10.0.0.0/8", "10.internal"),
         ("::/0", "10.0.0.1"),
@@ -126,7 +128,7 @@ def test_what_touches_one_name_of_a_wildcard(pattern: str, wildcard: str) -> Non
         ("secret.a.internal", "*.b.internal"),
         ("**.a.internal", "*.internal"),
         ("db", "*.internal"),
-        ("*", "*.internal"),
+        ("?*", "*.internal"),
         ("10.0.0.0/8", "*.internal"),
     ],
 )
@@ -148,7 +150,7 @@ def test_a_wildcard_is_all_the_names_it_stands_for() -> None:
             try:
                 names = Names([".".join(labels)])
             except BadPattern:
-                assert "**" in labels[1:]
+                assert "**" in labels[1:] or labels == ("*",)
                 continue
             for below in (1, 2):
                 for rest in itertools.product(("a", "b", "ab"), repeat=below):
@@ -173,7 +175,7 @@ def test_a_wildcard_is_all_the_names_it_stands_for() -> None:
         "***.internal",
         "-*.internal",
         "*-.internal",
-        "a*b*c*d*e.internal",
+        "*",
         "a_*.internal",
         "b*cher.bü_cher",
         "bü*.internal",
@@ -255,9 +257,49 @@ def test_names_in_certificates_need_not_be_dns_names() -> None:
         ("host-*.internal", "host-1.evil.internal", False),
         ("a+b", "aab", False),
         ("a.b", "axb", False),
-        ("spiffe://internal/web", "spiffe://internal/web", True),
+        ("**.internal", "a.b.internal", True),
+        ("**.internal", "internal", False),
+        ("**.internal", ".internal", False),
+        ("**", "a.b", True),
+        ("?*", "a.b", False),
+        ("a*b*c", "a-b-c", True),
+        ("a*b*c", "a-c-b", False),
     ):
         assert bool(read_text_pattern(pattern).fullmatch(name)) is fits
-    for pattern in ("", " ", "a\nb", "**.internal", "a*b*c*d*e"):
+    for pattern in ("", " ", "a\nb", "*", "a.**", "a**", "***.internal"):
         with pytest.raises(BadPattern):
             read_text_pattern(pattern)
+    for pattern in ("10.0.0.0/8", "spiffe://internal/web"):
+        with pytest.raises(BadPattern, match="is no name in a certificate; networks are for client"):
+            read_text_pattern(pattern)
+
+
+@pytest.mark.parametrize("read", [lambda text: Names([text]), read_text_pattern])
+def test_a_star_alone_says_what_to_write_instead(read: Callable[[str], object]) -> None:
+    with pytest.raises(BadPattern, match=r"write \*\* for every name, or \?\* for every name without a dot"):
+        read("*")
+
+
+@given(
+    st.text("ab-*?", min_size=1, max_size=12).filter(lambda text: "**" not in text and text != "*"),
+    st.lists(st.text("ab-", min_size=1, max_size=8), max_size=3),
+)
+def test_stars_mean_what_they_mean_in_file_names(pattern: str, labels: list[str]) -> None:
+    fits = read_text_pattern(pattern).fullmatch(".".join(labels)) is not None
+    assert fits is (len(labels) <= 1 and fnmatch.fnmatchcase("".join(labels), pattern))
+
+
+@pytest.mark.parametrize(
+    "pattern", ["*-*-*.*-*-*.internal", "*a*a*a*a.*a*a*a*.internal", "**.*a*a*a*a*a*a*a*b.internal"]
+)
+def test_no_name_is_made_to_take_long(pattern: str) -> None:
+    """Ten thousand of the kind on which a search that tries every place for every star would not come to its end."""
+    names, text = Names([pattern]), read_text_pattern(pattern)
+    for number in range(10_000):
+        label = ("a-" * 31)[: 40 + number % 22] + "c"
+        hostile = ".".join([label] * (2 + number % 2)) + ".internax"
+        assert not names.cover(from_text(hostile))
+        assert not names.touch(from_text(f"*.{hostile}"))
+        assert not text.fullmatch(hostile)
+    for label in ("a" * 5_000, "a-" * 5_000):
+        assert not text.fullmatch(f"{label}.{label}.internax")

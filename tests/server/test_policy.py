@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
@@ -282,6 +282,21 @@ async def test_what_a_person_is_to_decide_waits_although_it_could_be_proved(stag
         assert validator.asked == []
 
 
+async def test_what_a_person_approved_ahead_serves_every_order_until_it_expires(stage: Stage) -> None:
+    async with stage(policy=Plain(order=Decision.ASK)) as scene:
+        wire = await scene.account()
+        ahead = await wire.post("new-authz", {"identifier": {"type": "dns", "value": "a.internal"}})
+        (waiting,) = await scene.responder.pending()
+        await scene.responder.approve(waiting.id)
+        for _ in range(2):
+            order = (await wire.order("a.internal")).json()
+            assert (order["authorizations"], order["status"]) == ([ahead.headers["location"]], "ready")
+            assert (await wire.finalize(order)).json()["status"] == "valid"
+        scene.clock.time = datetime.fromisoformat((await wire.post(ahead.headers["location"])).json()["expires"])
+        wire.nonce = None  # as old as that
+        assert (await wire.order("a.internal")).json()["status"] == "pending"
+
+
 async def test_names_that_an_answer_leaves_out_are_refused_and_all_of_them_named(stage: Stage) -> None:
     (allowed,) = named("a.internal")
     async with stage(policy=Plain(order={allowed: Decision.TRUST})) as scene:
@@ -305,6 +320,8 @@ async def test_names_that_an_answer_leaves_out_are_refused_and_all_of_them_named
         (Decision.TRUST, "the form of a ruling, and none"),
         {from_text("a.internal"): "trust"},
         {from_text("a.internal"): None},
+        {"a.internal": Decision.TRUST},
+        {from_text("a.internal"): Decision.TRUST, "b.internal": Decision.TRUST},
         [Decision.TRUST],
         Decision,
     ],
@@ -318,6 +335,22 @@ async def test_what_nobody_understands_is_a_no(stage: Stage, kind: Callable[...,
         ahead = await wire.post("new-authz", {"identifier": {"type": "dns", "value": "a.internal"}})
         assert problem_of(ahead) == (500, "serverInternal")
         assert scene.store.find("order") + scene.store.find("authorization") == []
+
+
+async def test_an_answer_by_texts_says_what_is_wrong_with_it(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    async with stage(policy=Plain(order={"a.internal": Decision.TRUST})) as scene:
+        await (await scene.account()).order("a.internal")
+    assert "a policy answered for 'a.internal', a str; the keys have to be identifiers" in caplog.text
+
+
+async def test_a_method_that_nobody_calls_is_worth_a_word(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    class Misspelled(Plain):
+        def allow_certificates(self) -> None: ...
+
+    async with stage(policy=Plain()):
+        assert caplog.text == ""
+    async with stage(policy=Misspelled()):
+        assert "the policy Misspelled has allow_certificates, which nobody calls: there are allow_acc" in caplog.text
 
 
 async def test_an_account_is_not_let_in_by_a_policy_that_says_false(stage: Stage) -> None:
@@ -344,6 +377,29 @@ async def test_a_policy_that_never_answers_has_said_no(stage: Stage, caplog: pyt
         assert problem_of(await wire.order("a.internal")) == (500, "serverInternal")
         assert scene.store.find("order") == []
     assert "the policy failed" in caplog.text
+
+
+async def test_a_policy_that_swallows_its_cancellation_holds_its_request(stage: Stage) -> None:
+    late, answer = asyncio.Event(), asyncio.Event()
+
+    class Stubborn(Plain):
+        async def allow_order(  # type: ignore[override]
+            self, applicant: Applicant, identifiers: Sequence[Identifier]
+        ) -> Decision:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                late.set()
+            await answer.wait()
+            return Decision.TRUST
+
+    async with stage(policy=Stubborn(), limits=Limits(policy=timedelta(milliseconds=10))) as scene:
+        wire = await scene.account()
+        ordering = asyncio.create_task(wire.order("a.internal"))
+        await late.wait()
+        assert not ordering.done()
+        answer.set()
+        await ordering
 
 
 async def test_a_policy_that_is_cancelled_inside_has_said_no(stage: Stage) -> None:

@@ -7,7 +7,7 @@ as a whole.
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses, ip_address, ip_network
 
 from cryptography import x509
 
@@ -49,6 +49,9 @@ class NameConstraints:
         if not self.permitted and not self.excluded:
             raise ValueError("name constraints permit or exclude something")
         self.to_extension()
+        excluded = _subtrees(self.excluded)
+        if self.permitted and all(_lies_in(each, excluded) for each in _subtrees(self.permitted)):
+            raise ValueError("everything that is permitted is excluded, so that the authority could certify nothing")
 
     def to_extension(self) -> x509.NameConstraints:
         """What the certificate of the CA says. The same constraints in any order are the same extension."""
@@ -134,6 +137,23 @@ _KINDS: dict[IdentifierType, type[x509.DNSName | x509.IPAddress]] = {
 
 def _subtrees(texts: Iterable[str]) -> list[x509.DNSName | x509.IPAddress]:
     return sorted(set(map(read_subtree, texts)), key=repr)
+
+
+def _lies_in(inner: x509.DNSName | x509.IPAddress, outer: Iterable[x509.DNSName | x509.IPAddress]) -> bool:
+    """Whether all of a subtree lies in others."""
+    match inner.value:
+        case IPv4Network() as network:
+            v4 = [each.value for each in outer if isinstance(each.value, IPv4Network)]
+            return any(map(network.subnet_of, collapse_addresses(v4)))
+        case IPv6Network() as network:
+            v6 = [each.value for each in outer if isinstance(each.value, IPv6Network)]
+            return any(map(network.subnet_of, collapse_addresses(v6)))
+        case name:
+            names = [each.value for each in outer if isinstance(each, x509.DNSName)]
+            base = str(name).removeprefix(".")
+            return any(
+                each in (name, base) or base.endswith(each if each.startswith(".") else f".{each}") for each in names
+            )
 
 
 def _all(constraints: x509.NameConstraints) -> list[x509.GeneralName]:

@@ -23,6 +23,7 @@ IDs = Annotated[list[str], typer.Argument(metavar="ID...", help="As `privet pend
 
 def pending(
     context: typer.Context,
+    authority: options.Authority = None,
     store: options.StoreURL = None,
     json: options.JSON = False,
     config: options.Config = None,
@@ -34,11 +35,11 @@ def pending(
     privet approve ID
     ```
     """
-    settings = read_settings(context.params, os.environ).checked()
+    settings = read_settings(context.params | {"name": authority}, os.environ).checked()
     with open_settings_store(settings.store, existing=True) as opened:
 
         async def look(store: AsyncStore) -> list[tuple[Authorization, Account | None]]:
-            waiting = await approval.pending(store, datetime.now(UTC))
+            waiting = await approval.pending(store, datetime.now(UTC), authority=settings.name)
             return [(each, await _asker(store, each)) for each in waiting]
 
         with AsyncStore(opened) as asynchronous:
@@ -58,6 +59,7 @@ def pending(
 def approve(
     context: typer.Context,
     ids: IDs,
+    authority: options.Authority = None,
     store: options.StoreURL = None,
     json: options.JSON = False,
     config: options.Config = None,
@@ -68,13 +70,19 @@ def approve(
     privet approve 01a2012bcc0f8dd26c835d41f3382ada54ff6e03
     ```
     """
-    _decide(read_settings(context.params, os.environ).checked(), ids, json, approval.approve, "approved")
+    settings = read_settings(context.params | {"name": authority}, os.environ).checked()
+
+    async def decide(store: AsyncStore, id: str) -> Authorization:
+        return await approval.approve(store, id, datetime.now(UTC), authority=settings.name)
+
+    _decide(settings, ids, json, decide, "approved")
 
 
 def refuse(
     context: typer.Context,
     ids: IDs,
     reason: Annotated[str, typer.Option(metavar="TEXT", help="Why: the client is told.")] = "",
+    authority: options.Authority = None,
     store: options.StoreURL = None,
     json: options.JSON = False,
     config: options.Config = None,
@@ -86,17 +94,19 @@ def refuse(
     ```
     """
 
-    async def refuse_one(store: AsyncStore, id: str, now: datetime) -> Authorization:
-        return await approval.refuse(store, id, now, reason)
+    settings = read_settings(context.params | {"name": authority}, os.environ).checked()
 
-    _decide(read_settings(context.params, os.environ).checked(), ids, json, refuse_one, "refused")
+    async def decide(store: AsyncStore, id: str) -> Authorization:
+        return await approval.refuse(store, id, datetime.now(UTC), reason, authority=settings.name)
+
+    _decide(settings, ids, json, decide, "refused")
 
 
 def _decide(
     settings: Settings,
     ids: Sequence[str],
     json: bool,
-    decision: Callable[[AsyncStore, str, datetime], Coroutine[Any, Any, Authorization]],
+    decide: Callable[[AsyncStore, str], Coroutine[Any, Any, Authorization]],
     done: str,
 ) -> None:
     decided = []
@@ -104,7 +114,7 @@ def _decide(
     with open_settings_store(settings.store, existing=True) as opened, AsyncStore(opened) as store:
         for id in ids:
             try:
-                found = asyncio.run(decision(store, id, datetime.now(UTC)))
+                found = asyncio.run(decide(store, id))
             except NotPending as error:
                 failed.append(f"{error}: `privet pending` shows what waits")
                 continue

@@ -11,7 +11,15 @@ from privet.cli import options
 from privet.cli.failures import Failure
 from privet.cli.printing import authority_document, print_authority, print_json, warn_of_end
 from privet.cli.settings import read_settings
-from privet.cli.stores import init_authority, key_password, open_settings_store, read_file, read_password, reading
+from privet.cli.stores import (
+    init_authority,
+    key_password,
+    name_constraints,
+    open_settings_store,
+    read_file,
+    read_password,
+    reading,
+)
 
 
 def init(
@@ -44,6 +52,7 @@ def init(
     ```
     """
     settings = read_settings(context.params, os.environ).checked()
+    name_constraints(settings)  # before there is a store
     with open_settings_store(settings.store) as store_:
         ca = init_authority(store_, settings, key_type)
         warn_of_end(ca, settings)

@@ -28,11 +28,6 @@ eab = typer.Typer(
     help="External account keys: who may open an account, and for which names.",
 )
 
-Authority = Annotated[
-    str | None,
-    typer.Option("--authority", metavar="NAME", help="The authority's name in the store.", show_default="root"),
-]
-
 
 @eab.command()
 def create(
@@ -51,7 +46,7 @@ def create(
         str | None, typer.Option(metavar="DURATION", help="How long accounts can be opened with it.")
     ] = None,
     uses: Annotated[int | None, typer.Option(metavar="N", help="How many accounts can be opened with it.")] = None,
-    authority: Authority = None,
+    authority: options.Authority = None,
     key_password_file: options.KeyPasswordFile = None,
     external_url: Annotated[
         str | None, typer.Option(metavar="URL", help="The address of the server as clients know it, for the examples.")
@@ -90,7 +85,7 @@ def create(
 @eab.command("list")
 def list_(
     context: typer.Context,
-    authority: Authority = None,
+    authority: options.Authority = None,
     store: options.StoreURL = None,
     json: options.JSON = False,
     config: options.Config = None,
@@ -121,7 +116,7 @@ def list_(
 def revoke(
     context: typer.Context,
     keys: Annotated[list[str], typer.Argument(metavar="ID|NAME...", help="As `privet eab list` shows them.")],
-    authority: Authority = None,
+    authority: options.Authority = None,
     store: options.StoreURL = None,
     json: options.JSON = False,
     config: options.Config = None,

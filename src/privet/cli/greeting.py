@@ -14,6 +14,8 @@ from privet.ca import CertificateAuthority
 from privet.cli.printing import names_text
 from privet.cli.settings import DEFAULT_STORE, Settings
 from privet.cli.stores import store_path
+from privet.server.policy import Decision
+from privet.server.rules import Rules
 from privet.validation import Resolver
 
 ROOT = "privet-root.pem"
@@ -27,7 +29,7 @@ _PROOFS = {
 }
 
 
-def greeting(settings: Settings, ca: CertificateAuthority, external_url: str) -> str:
+def greeting(settings: Settings, rules: Rules | None, ca: CertificateAuthority, external_url: str) -> str:
     path = store_path(settings.store)
     facts = [
         ("directory", f"{external_url}/directory"),
@@ -35,7 +37,7 @@ def greeting(settings: Settings, ca: CertificateAuthority, external_url: str) ->
         *([("names", names)] if (names := names_text(ca.issuer.chain)) else []),
         ("data", path or "in memory: gone when this ends"),
         *([("policy", f"the rules in {settings.policy.absolute()}")] if settings.policy else []),
-        ("approval", _approval(settings)),
+        ("approval", _approval(settings, rules)),
         *([("client CA", settings.client_ca.absolute())] if settings.client_ca else []),
         *(_validation(settings, external_url) if settings.methods else ()),
     ]
@@ -162,16 +164,30 @@ def _validation(settings: Settings, external_url: str) -> Iterator[tuple[str, st
         yield "reuse", f"what was proved need not be proved again for {settings.reuse_authorizations}"
 
 
-def _approval(settings: Settings) -> str:
-    if settings.methods:
-        proofs = " or ".join(_PROOFS[type].format(http=settings.http_01_port) for type in settings.methods)
-        return f"by proof of control of every name: {proofs}"
+def _approval(settings: Settings, rules: Rules | None) -> str:
+    """Who gets what, and how; nothing that rules or keys make untrue."""
     if settings.auto_approve:
-        return "AUTOMATIC: whoever can reach this address gets certificates for any name, and nobody checks"
-    if settings.store == "memory:":
-        return "by a person, which takes a store that others can open: choose one with --store"
+        who = "whoever can reach this address gets certificates for any name"
+        if settings.require_eab:
+            who = "whoever has an external account key gets certificates for any name that the key allows"
+        return f"AUTOMATIC: {who}, and nobody checks"
+    proofs = " or ".join(_PROOFS[type].format(http=settings.http_01_port) for type in settings.methods)
     look, decide = _command(settings, "pending"), _command(settings, "approve")
-    return f"by a person: `{look}` shows who waits, `{decide} ID` lets them have it"
+    person = f"by a person: `{look}` shows who waits, `{decide} ID` lets them have it"
+    proved = f"by proof of control of every name: {proofs}" if settings.methods else person
+    if settings.require_eab:
+        way = f"by proof of control: {proofs}" if settings.methods else person
+        proved = f"what an external account key trusts without proof, the rest {way}"
+    if rules is None:
+        return proved
+    decisions = {rule.decision for rule in rules.rules}
+    ways = {
+        Decision.PROVE: proved.replace(" of every name", ""),
+        Decision.TRUST: "without proof what a rule trusts",
+        Decision.ASK: person,
+    }
+    said = dict.fromkeys(way for decision, way in ways.items() if decision in decisions)
+    return f"what the rules allow: {', or '.join(said)}" if said else "the rules allow nothing"
 
 
 def _command(settings: Settings, command: str) -> str:
@@ -182,8 +198,9 @@ def _command(settings: Settings, command: str) -> str:
         parts += ["--store", f"{scheme}:///{store_path(settings.store)}"]
     if settings.name != "root" and command == "root":
         parts += ["--name", settings.name]
+    if settings.name != "root" and command != "root":
+        parts += ["--authority", settings.name]
     if command == "eab create":
-        parts += ["--authority", settings.name] if settings.name != "root" else []
         password = settings.key_password_file
         parts += ["--key-password-file", str(password.absolute())] if password else []
     return shlex.join(parts)

@@ -10,7 +10,10 @@ from privet.cli.settings import DEFAULT_STORE
 Config = Annotated[
     str | None,
     typer.Option(
-        "--config", metavar="FILE", help="Take settings from this TOML file; its keys are the names of the options."
+        "--config",
+        metavar="FILE",
+        help="Take settings from this TOML file; its keys are the names of the options, and its paths begin at its "
+        "folder.",
     ),
 ]
 StoreURL = Annotated[
@@ -24,6 +27,10 @@ StoreURL = Annotated[
 ]
 Name = Annotated[
     str | None, typer.Option("--name", metavar="NAME", help="The authority's name in the store.", show_default="root")
+]
+Authority = Annotated[
+    str | None,
+    typer.Option("--authority", metavar="NAME", help="The authority's name in the store.", show_default="root"),
 ]
 KeyPasswordFile = Annotated[
     str | None,

@@ -6,12 +6,14 @@ from typing import Annotated
 
 import typer
 
+from privet.acme.challenges import challenge_types
 from privet.acme.identifiers import BadIdentifier, Identifier, from_text
 from privet.acme.problems import Problem
 from privet.ca import KeyType
 from privet.cli import options
 from privet.cli.failures import Failure, Mistakes
 from privet.cli.printing import print_json
+from privet.cli.settings import read_validate
 from privet.server.client_certificates import ClientCertificate
 from privet.server.durations import read_duration
 from privet.server.names import read_address
@@ -63,7 +65,14 @@ def try_(
     external_key: Annotated[
         str | None, typer.Option(metavar="NAME", help="The external account key that the account is bound to.")
     ] = None,
-    client: Annotated[str, typer.Option(metavar="ADDRESS", help="Where the request comes from.")] = "127.0.0.1",
+    client: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Where the request comes from; '' for an address that nobody knows.",
+            show_default="127.0.0.1",
+        ),
+    ] = None,
     client_certificate: Annotated[
         list[str] | None,
         typer.Option(
@@ -77,16 +86,27 @@ def try_(
     lifetime: Annotated[
         str | None, typer.Option(metavar="DURATION", help="The lifetime that the order asks for.")
     ] = None,
+    validate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPES", help="As `privet serve --validate` has it: look whether the names can be proved so."
+        ),
+    ] = None,
     json: options.JSON = False,
 ) -> None:
     """Tell what would become of an order, and by which rule. The status is 1 if it would be refused.
+
+    It looks at the rules alone: not at the names that an external account key has itself, at the names that the
+    authority may certify (--permit), at how long certificates live (--validity) or at rates; and at challenges only
+    with --validate.
 
     ```
     privet policy try policy.toml --name web.team-a.internal --external-key team-a --client 10.1.2.3
     ```
     """
     identifiers, wrong = _identifiers(name)
-    if client and read_address(client) is None:
+    address = "127.0.0.1" if client is None else client
+    if address and read_address(address) is None:
         wrong.append(f"--client has to be an address, or '' for one that nobody knows, not {client!r}")
     asked = None
     if lifetime is not None:
@@ -94,18 +114,26 @@ def try_(
             asked = read_duration(lifetime)
         except ValueError as error:
             wrong.append(f"--lifetime {error}")
+    types = None
+    if validate is not None:
+        try:
+            types = read_validate(validate)
+        except ValueError as error:
+            wrong.append(f"--validate {error}")
     try:
         rules = read_rules(file)
     except Mistakes as mistakes:
         raise Mistakes([*wrong, *mistakes.sentences]) from None
     if wrong:
         raise Mistakes(wrong)
-    applicant = _applicant(external_key, client, client_certificate or [], asked)
+    applicant = _applicant(external_key, address, client_certificate or [], asked)
     refusal = _refusal(rules, applicant)
-    verdicts = list(rules.judge(applicant, identifiers, key_type))
+    verdicts = [_proved(verdict, types) for verdict in rules.judge(applicant, identifiers, key_type)]
     if json:
-        print_json({"account": refusal or "allowed", "names": [_document(verdict) for verdict in verdicts]})
+        names = [_document(verdict) for verdict in verdicts]
+        print_json({"client": address or None, "account": refusal or "allowed", "names": names})
     else:
+        print(f"client: {address or 'unknown'}{'' if client is not None else ' (--client says another)'}")
         _print(refusal, verdicts)
     if refusal or any(verdict.decision is None for verdict in verdicts):
         raise typer.Exit(1)
@@ -134,6 +162,13 @@ def _refusal(rules: Rules, applicant: Applicant) -> str | None:
     except Problem as problem:
         return problem.detail
     return None
+
+
+def _proved(verdict: Verdict, types: tuple[str, ...] | None) -> Verdict:
+    """The verdict, unless a proof is wanted and none of these types of challenge is one."""
+    if types is None or verdict.decision is not Decision.PROVE or {*types} & {*challenge_types(verdict.identifier)}:
+        return verdict
+    return verdict._replace(decision=None, reason=f"{verdict.identifier} cannot be proved by {' or '.join(types)}")
 
 
 def _document(verdict: Verdict) -> dict[str, object]:

@@ -1,8 +1,11 @@
 """Who asks, when a proxy asks for them: X-Forwarded-For, to whose end every proxy adds the address it was asked from.
 
-The law of this module: an address counts only if a trusted proxy wrote it, and what is no address is nobody's.
+The law of this module: an address counts only if a trusted proxy wrote it, and what is no address is nobody's. A
+trusted proxy that does not say who asks lends nobody its own.
 """
 
+import logging
+import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
@@ -13,22 +16,28 @@ UNIX = "unix"
 
 Address = IPv4Address | IPv6Address
 
+log = logging.getLogger("privet")
+
+# Some proxies add the client's port, and with it the brackets of an IPv6 address.
+_WITH_PORT = re.compile(r"(?:([0-9.]+)|\[([^\]]*)\])(?::[0-9]{1,5})?")
+
 
 def read_proxy(text: str) -> None:
     """Raises `ValueError` for what is neither an address nor a network, nor a Unix socket's."""
-    if text == "*":
+    if text == UNIX:
+        return
+    if text == "*" or not ip_network(text).prefixlen:
         raise ValueError(
-            f"'*' would believe anybody about anybody: name the proxy's address or network, or {UNIX} for one that "
-            "comes by --uds"
+            f"{text!r} would believe anybody about anybody: name the proxy's address or network, or {UNIX} for one "
+            "that comes by --uds"
         )
-    if text != UNIX:
-        ip_network(text)
 
 
 class TrustedProxies:
     def __init__(self, trusted: Sequence[str]) -> None:
         self._unix = UNIX in trusted
         self._networks = [ip_network(each) for each in trusted if each != UNIX]
+        self._warned = False
 
     def client(self, scope: Scope) -> tuple[str, int] | None:
         """The address of the client and its port, or None if nobody who is believed has said it."""
@@ -38,17 +47,30 @@ class TrustedProxies:
             return peer
         said = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
         if not said:
-            return peer
+            return None
         for hop in reversed(said.split(",")):
-            address = _address(hop.strip())
+            address = _hop(hop.strip())
             if address is None:
+                self._warn(said)
                 return None
             if not self._trusts(address):
                 break
         return (str(address), 0)
 
+    def _warn(self, said: str) -> None:
+        if not self._warned:
+            self._warned = True
+            log.warning(
+                "a trusted proxy says X-Forwarded-For: %a, which is no address; its clients have none", said[:200]
+            )
+
     def _trusts(self, address: Address) -> bool:
         return any(address in network for network in self._networks)
+
+
+def _hop(text: str) -> Address | None:
+    with_port = _WITH_PORT.fullmatch(text)
+    return _address((with_port[1] or with_port[2]) if with_port else text)
 
 
 def _address(text: str) -> Address | None:

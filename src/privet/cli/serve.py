@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from privet.acme.challenges import STANDARD
-from privet.acme.identifiers import BadIdentifier, from_text
+from privet.acme.identifiers import BadIdentifier, Identifier, from_text
+from privet.ca.constraints import NameConstraints, refusal
 from privet.cli import options
 from privet.cli.failures import Failure
 from privet.cli.listening import is_public, is_unspecified, resolve
@@ -19,7 +20,10 @@ from privet.cli.policies import read_rules
 from privet.cli.proxy import UNIX
 from privet.cli.serving import run, tls_names
 from privet.cli.settings import VALIDATED, Read, Settings, option_name, read_settings
+from privet.cli.site import Files, tls_mistake
+from privet.cli.stores import name_constraints
 from privet.cli.tls import read_client_ca
+from privet.server.policy import Decision
 from privet.validation import Resolver
 
 _LISTENING = "Where it listens"
@@ -311,19 +315,41 @@ def serve(
     --config names (external-url). An option counts more than a variable, and a variable more than the file.
     """
     read = read_settings(context.params, os.environ)
-    settings = read.checked(*_contradictions(read))
+    files, unreadable = _read_files(read.settings)
+    settings = read.checked(*_contradictions(read, files), *unreadable)
     for warning in read.warnings:
         print(f"privet: {warning}", file=sys.stderr)
-    run(settings)
+    run(settings, files)
 
 
-def _contradictions(read: Read) -> Iterator[str]:
+def _read_files(settings: Settings) -> tuple[Files, list[str]]:
+    """What the files say that the settings name, and what is wrong with them. They are read here and nowhere else: a
+    file may be a pipe, and what comes into it later was checked by nobody."""
+    rules = client_ca = None
+    mistakes: list[str] = []
+    try:
+        rules = read_rules(settings.policy) if settings.policy else None
+    except Failure as failure:
+        mistakes += str(failure).splitlines()
+    try:
+        client_ca = read_client_ca(settings.client_ca) if settings.client_ca and settings.tls else None
+    except Failure as failure:
+        mistakes.append(str(failure))
+    return Files(rules, client_ca), mistakes
+
+
+def _contradictions(read: Read, files: Files) -> Iterator[str]:
     """What is wrong with settings that are fine by themselves."""
     settings, unread = read.settings, read.unread
     if settings.ask_challenges and not settings.auto_approve and not unread & {"auto_approve"}:
         yield "--ask-challenges is about --auto-approve: without it challenges are asked anyway, so leave it out"
     yield from _about_validation(settings, unread)
-    yield from _about_policy(settings)
+    constraints = None
+    try:
+        constraints = name_constraints(settings)
+    except Failure as failure:
+        yield str(failure)
+    yield from _about_policy(settings, files, unread)
     if settings.store == "memory:" and settings.workers > 1 and not unread & {"store"}:
         yield "--store memory: is for one process, and --workers makes more: choose sqlite:///PATH"
     if UNIX in settings.trusted_proxy and not settings.uds and not unread & {"uds"}:
@@ -332,11 +358,6 @@ def _contradictions(read: Read) -> Iterator[str]:
         yield f"on a Unix socket nobody has an address: say --trusted-proxy {UNIX} to believe whoever may open it"
     if settings.client_ca and not settings.tls and not unread & {"tls"}:
         yield "--client-ca is about --tls: without it nobody shows a certificate"
-    elif settings.client_ca:
-        try:
-            read_client_ca(settings.client_ca)
-        except Failure as failure:
-            yield str(failure)
     if settings.uds:
         if settings.tls:
             yield "--tls has no use on a Unix socket: the web server in front of it does TLS"
@@ -365,23 +386,38 @@ def _contradictions(read: Read) -> Iterator[str]:
             f"such as --external-url {example}"
         )
     if settings.tls and not unread & {"external_url"}:
-        for name in tls_names(settings):
-            try:
-                from_text(name)
-            except BadIdentifier as error:
-                yield f"HTTPS needs a certificate for the name in --external-url or --host: {error}"
+        in_doubt = unread & {"host", "tls_name", "permit", "exclude"}
+        yield from _about_own_names(settings, None if in_doubt else constraints)
 
 
-def _about_policy(settings: Settings) -> Iterator[str]:
+def _about_own_names(settings: Settings, constraints: NameConstraints | None) -> Iterator[str]:
+    """About the names in the server's own certificate, before there is a root for good that may not certify them."""
+    names: dict[str, Identifier] = {}
+    for name in tls_names(settings):
+        try:
+            names[name] = from_text(name)
+        except BadIdentifier as error:
+            yield f"HTTPS needs a certificate for the name in --external-url or --host: {error}"
+    if constraints:
+        extension = constraints.to_extension()
+        refused = {name: reason for name, each in names.items() if (reason := refusal(extension, each))}
+        if mistake := tls_mistake(settings, tls_names(settings), refused):
+            yield mistake
+
+
+def _about_policy(settings: Settings, files: Files, unread: frozenset[str]) -> Iterator[str]:
     if settings.require_eab and settings.store == "memory:":
         yield "--require-eab wants keys, which nobody can bring into --store memory: choose sqlite:///PATH"
     if settings.policy and settings.auto_approve:
         yield "--policy says who may have what, and --auto-approve gives everybody everything: leave one of them out"
-    if settings.policy:
-        try:
-            read_rules(settings.policy)
-        except Failure as failure:
-            yield from str(failure).splitlines()
+    asks = ["--ask-person"] if settings.ask_person else []
+    if files.rules and any(rule.decision is Decision.ASK for rule in files.rules.rules):
+        asks.append("--policy")
+    if asks and settings.store == "memory:" and not unread & {"store"}:
+        yield (
+            f"{' and '.join(asks)} would let requests wait for a person, who cannot look into --store memory: choose "
+            "sqlite:///PATH"
+        )
 
 
 def _about_validation(settings: Settings, unread: frozenset[str]) -> Iterator[str]:

@@ -6,6 +6,7 @@ The law of this module: requests in flight are finished, and what was made for s
 import contextlib
 import logging
 import logging.config
+import os
 import resource
 import signal
 import socket
@@ -24,18 +25,22 @@ from privet.cli.listening import is_loopback, is_unspecified, listen, listen_at,
 from privet.cli.printing import warn_of_end
 from privet.cli.protocol import Connection
 from privet.cli.settings import Settings
-from privet.cli.site import GRACE, Site
+from privet.cli.site import GRACE, Files, Site
+
+log = logging.getLogger("privet")
 
 # Longer than clients wait between two looks at an order, so that their next request finds the connection open.
 _KEEP_ALIVE = 65
 
 
-def run(settings: Settings) -> None:
+def run(settings: Settings, files: Files) -> None:
     """Serve until a signal comes. Raises `Failure`."""
     logging.config.dictConfig(_logging(settings.log_level))
     # Until uvicorn takes signals over there are no requests to finish, but a socket file to remove.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: sys.exit(0))
+    if not os.isatty(0):  # a terminal sends it when it is closed
+        signal.signal(signal.SIGHUP, _stay)
     _allow_files()
     listeners: tuple[tuple[str, int], ...]
     with contextlib.ExitStack() as stack:
@@ -48,7 +53,7 @@ def run(settings: Settings) -> None:
             address, port = settings.host, sockets[0].getsockname()[1]
             listeners = tuple((each.getsockname()[0], each.getsockname()[1]) for each in sockets)
         external_url = external_url_of(settings, address, port)
-        site = Site(settings, external_url, tls_names(settings) if settings.tls else (), listeners)
+        site = Site(settings, files, external_url, tls_names(settings) if settings.tls else (), listeners)
         stack.callback(site.close)
         ca = site.open()
         warn_of_end(ca, settings)
@@ -69,12 +74,17 @@ def run(settings: Settings) -> None:
             timeout_graceful_shutdown=GRACE,
         )
         # Last of all: whoever reads it may send a signal at once, and that must not cut short what came before.
-        print(greeting(settings, ca, external_url), flush=True)
+        print(greeting(settings, files.rules, ca, external_url), flush=True)
         if settings.workers == 1:
             _run_alone(config, sockets)
         else:
             site.close()
             _run_workers(config, sockets)
+
+
+def _stay(number: int, frame: FrameType | None) -> None:
+    """Whoever sends SIGHUP wants the server to take up something new, and not to end it."""
+    log.warning("SIGHUP changes nothing: what is in files is read when privet is started")
 
 
 def _allow_files() -> None:

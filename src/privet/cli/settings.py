@@ -330,20 +330,22 @@ class Read:
 def read_settings(options: Mapping[str, object], environment: Mapping[str, str]) -> Read:
     """Read all sources. An option that is None, or a variable that is empty, was not given."""
     file = options.get("config") or environment.get("PRIVET_CONFIG")
-    table, mistakes = _read_file(Path(str(file))) if file else ({}, [])
+    path = Path(str(file))
+    table, mistakes = _read_file(path) if file else ({}, [])
+    beside = path.expanduser().parent if table else Path()
     values: dict[str, Any] = {}
     unread = set()
     for name, read in READERS.items():
         # The last one wins.
-        for origin, value in (
-            (f"{option_name(name)} in {file}", table.get(name)),
-            (variable_name(name), _variable(name, environment)),
-            (f"--{option_name(name)}", _given(options.get(name))),
+        for origin, value, folder in (
+            (f"{option_name(name)} in {file}", table.get(name), beside),
+            (variable_name(name), _variable(name, environment), Path()),
+            (f"--{option_name(name)}", _given(options.get(name)), Path()),
         ):
             if value is None:
                 continue
             try:
-                values[name] = read(value)
+                values[name] = _beside(folder, name, read(value))
             except ValueError as error:
                 mistakes.append(f"{origin} {error}")
                 unread.add(name)
@@ -362,6 +364,14 @@ def _variable(name: str, environment: Mapping[str, str]) -> str | None:
     value = environment.get(variable_name(name)) or None
     # Kubernetes tells the containers beside a service "privet" where it is, in this very variable.
     return None if name == "port" and value and value.startswith("tcp://") else value
+
+
+def _beside(folder: Path, name: str, value: object) -> object:
+    """What a file names by a relative path lies where the file does: a path, or the store."""
+    if isinstance(value, Path):
+        return folder / value
+    relative = re.fullmatch(r"(sqlite|file):///([^/~].*)", str(value)) if name == "store" and folder != Path() else None
+    return f"{relative[1]}:///{folder / relative[2]}" if relative else value
 
 
 def _given(option: object) -> object:

@@ -1,6 +1,7 @@
 """What is served: the responder where it is mounted, a page for people who come by, and the server's own certificate.
 
-A `Site` is its settings, and opens what it needs in the process that serves it: it travels to workers by pickle.
+A `Site` is its settings and what the files said that they name, and opens what it needs in the process that serves it:
+it travels to workers by pickle, so that all of them follow what was read and checked when the server started.
 Speaks for ASGI's root_path. The law of this module: the way to the responder is one look at a path, and no redirect.
 """
 
@@ -14,8 +15,8 @@ import ssl
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from uvicorn.config import STARTUP_FAILURE, Config
 
@@ -26,11 +27,10 @@ from privet.acme.problems import Problem, ProblemType
 from privet.ca import DEFAULT, AuthorityError, CertificateAuthority
 from privet.cli.failures import Failure
 from privet.cli.limits import set_limits
-from privet.cli.policies import read_rules
 from privet.cli.proxy import TrustedProxies
 from privet.cli.settings import Settings
 from privet.cli.stores import OpenStore, check_time, init_authority, open_settings_store
-from privet.cli.tls import OwnCertificate, read_client_ca
+from privet.cli.tls import OwnCertificate
 from privet.server.limits import Limits
 from privet.server.requests import Receive
 from privet.server.responder import ACMEResponder, Scope, Send
@@ -49,56 +49,55 @@ _SWITCH_INTERVAL = 0.0005
 _LAST_TRY = 20
 
 
+@dataclass(frozen=True, slots=True)
+class Files:
+    """What the files said that were read when the server started."""
+
+    rules: Rules | None = None
+    client_ca: str | None = None
+
+
 class Site:
     """`listeners` are the addresses and ports this server listens at itself."""
 
     def __init__(
         self,
         settings: Settings,
+        files: Files,
         external_url: str,
         tls_names: tuple[str, ...],
         listeners: tuple[tuple[str, int], ...] = (),
     ) -> None:
         self.settings = settings
+        self.files = files
         self.external_url = external_url
         self.listeners = listeners
         self._tls_names = tls_names
         self._ca: CertificateAuthority | None = None
         self._own: OwnCertificate | None = None
         self._store: OpenStore | None = None
-        self._policy: Rules | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Site, (self.settings, self.external_url, self._tls_names, self.listeners)
+        return Site, (self.settings, self.files, self.external_url, self._tls_names, self.listeners)
 
     def open(self) -> CertificateAuthority:
         """Open the store, and make what the first start makes. Raises what the store and the authority raise."""
         if self._ca is None:
-            self._policy = read_rules(self.settings.policy) if self.settings.policy else None
             self._store = open_settings_store(self.settings.store)
             ca = init_authority(self._store, self.settings)
             check_time(ca)
             if self.settings.tls:
-                client_ca = self.settings.client_ca
-                self._own = OwnCertificate(
-                    ca,
-                    self._certifiable(ca),
-                    self.settings.tls_validity,
-                    client_ca=read_client_ca(client_ca) if client_ca else None,
-                )
+                names, validity = self._certifiable(ca), self.settings.tls_validity
+                self._own = OwnCertificate(ca, names, validity, client_ca=self.files.client_ca)
                 self._own.refresh()
             self._ca = ca
         return self._ca
 
     def _certifiable(self, ca: CertificateAuthority) -> tuple[str, ...]:
         """The server's own names, less addresses that nobody asked for and the authority must not certify."""
-        asked = {self._tls_names[0], *self.settings.tls_name}
         refused = {name: reason for name in self._tls_names if (reason := ca.issuer.refusal(from_text(name)))}
-        if reasons := [reason for name, reason in refused.items() if name in asked]:
-            raise Failure(
-                f"HTTPS needs a certificate that the authority must not make: {'; '.join(reasons)}; choose another "
-                "name with --external-url and --tls-name"
-            )
+        if mistake := tls_mistake(self.settings, self._tls_names, refused):
+            raise Failure(mistake)
         return tuple(name for name in self._tls_names if name not in refused)
 
     def close(self) -> None:
@@ -121,7 +120,7 @@ class Site:
         ca = self._open_or_exit()
         responder = ACMEResponder(
             ca,
-            policy=self._policy,
+            policy=self.files.rules,
             auto_approve=settings.auto_approve,
             challenge_validator=make_settings_validators(settings, self.external_url, self.listeners),
             ask_challenges=settings.ask_challenges,
@@ -196,6 +195,18 @@ class Application:
                 await keeping
         self._close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def tls_mistake(settings: Settings, names: Sequence[str], refused: Mapping[str, str]) -> str | None:
+    """What is wrong if the authority must not certify these of the server's names, for these reasons."""
+    asked = {names[0], *settings.tls_name}
+    reasons = [reason for name, reason in refused.items() if name in asked]
+    if not reasons:
+        return None
+    return (
+        f"HTTPS needs a certificate that the authority must not make: {'; '.join(reasons)}; choose another name with "
+        "--external-url and --tls-name"
+    )
 
 
 def _end_with(supervisor: int) -> None:

@@ -1,13 +1,16 @@
 """The store and the authority that the settings name, opened for a command; what cannot be opened is said plainly."""
 
 import contextlib
+import multiprocessing
 import os
+import stat
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
 from privet.ca import AuthorityError, CertificateAuthority, KeyType, NameConstraints
-from privet.cli.failures import Failure
+from privet.cli.failures import Failure, Mistakes
 from privet.cli.settings import Settings
 from privet.stores import FileStore, MemoryStore, SQLiteStore, Store, StoreError, open_store
 
@@ -54,7 +57,15 @@ def _why(error: Exception, url: str) -> str:
 
 def key_password(settings: Settings) -> bytes | None:
     """The password of the authority's key. Raises `Failure`."""
-    return read_password(settings.key_password_file) if settings.key_password_file else None
+    path = settings.key_password_file
+    if path is None:
+        return None
+    password = read_password(path)
+    with contextlib.suppress(OSError):
+        # A worker need not say what its supervisor has said.
+        if path.stat().st_mode & stat.S_IROTH and not multiprocessing.parent_process():
+            print(f"privet: everybody here can read the password file {path}: `chmod o-r` ends that", file=sys.stderr)
+    return password
 
 
 def read_file(path: Path, what: str = "") -> bytes:
@@ -72,6 +83,16 @@ def read_password(path: Path) -> bytes:
     return password
 
 
+def name_constraints(settings: Settings) -> NameConstraints | None:
+    """What the root is to be for alone. Raises `Mistakes`."""
+    if not settings.permit and not settings.exclude:
+        return None
+    try:
+        return NameConstraints(settings.permit, settings.exclude)
+    except ValueError as error:
+        raise Mistakes([f"--permit and --exclude contradict each other: {error}"]) from None
+
+
 def init_authority(store: Store, settings: Settings, key_type: KeyType = KeyType.P256) -> CertificateAuthority:
     """The authority, made if it is not there. Raises `Failure`."""
     ca = CertificateAuthority(store, settings.name, key_password=key_password(settings))
@@ -80,9 +101,7 @@ def init_authority(store: Store, settings: Settings, key_type: KeyType = KeyType
             settings.cn,
             settings.ca_validity / timedelta(days=1),
             key_type=key_type,
-            name_constraints=NameConstraints(settings.permit, settings.exclude)
-            if settings.permit or settings.exclude
-            else None,
+            name_constraints=name_constraints(settings),
         )
     except AuthorityError as error:
         raise Failure(_hint(error)) from None

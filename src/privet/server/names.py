@@ -1,7 +1,7 @@
 """Patterns of names and networks, by which rules and external account keys say whom or what they mean.
 
-The law: `*` and `?` stay within one label, and only `**` in front crosses dots. A wildcard is all the names it stands
-for: what allows it has to cover them all, and what forbids one of them forbids it.
+The law: `*` and `?` stay within one label, and only `**` in front crosses dots; no pattern takes long to compare. A
+wildcard is all the names it stands for: what allows it has to cover them all, and what forbids one of them forbids it.
 """
 
 import ipaddress
@@ -13,9 +13,6 @@ from privet.acme.identifiers import BadIdentifier, Identifier, IdentifierType, f
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
-
-# As many as anybody needs in one label, and few enough that no label takes long to compare.
-_STARS_MAX = 3
 
 
 class BadPattern(ValueError):  # noqa: N818 - its text is for whoever wrote it
@@ -98,15 +95,34 @@ def read_text_pattern(text: str) -> re.Pattern[str]:
     """A pattern for names in certificates, which need not be DNS names; case does not count. Raises `BadPattern`."""
     if not text.strip() or not text.isprintable():
         raise BadPattern(f"{text!a} is no name")
-    if max(map(_stars, text.split("."))) > _STARS_MAX or "**" in text:
-        raise BadPattern(f"{text!a} has more than {_STARS_MAX} * between two dots, or two in a row")
-    return re.compile(
-        "".join({"*": "[^.]*", "?": "[^.]"}.get(character, re.escape(character)) for character in text.lower())
+    if "/" in text:
+        raise BadPattern(f"{text!a} is no name in a certificate; networks are for client")
+    _check_stars(text)
+    if text == "**":
+        return re.compile(".+")
+    first, *others = text.lower().split(".")
+    labels = [r"(?:[^.]+\.)*[^.]+" if first == "**" else _compare(first, "[^.]")]
+    return re.compile(r"\.".join(labels + [_compare(label, "[^.]") for label in others]))
+
+
+def _check_stars(text: str) -> None:
+    """Whether the stars are where they mean something. Raises `BadPattern`."""
+    if text == "*":
+        raise BadPattern("'*' alone is a single label; write ** for every name, or ?* for every name without a dot")
+    first, *others = text.split(".")
+    if any("**" in label for label in others) or ("**" in first and first != "**"):
+        raise BadPattern(f"{text!a} has ** where it means nothing: it goes in front, as in **.internal")
+
+
+def _compare(label: str, character: str) -> str:
+    """A label with `*` and `?` as a regular expression. What is between two stars counts where it is found first,
+    which is as good as any place, and is never sought again: so no name takes long, however it is made."""
+    first, *others = (
+        "".join(character if each == "?" else re.escape(each) for each in part) for part in label.split("*")
     )
-
-
-def _stars(text: str) -> int:
-    return text.count("*")
+    if not others:
+        return first
+    return first + "".join(f"(?>{character}*?{part})" for part in others[:-1]) + f"{character}*{others[-1]}"
 
 
 def _is_address(text: str) -> bool:
@@ -120,6 +136,7 @@ def _is_address(text: str) -> bool:
 def _read_name(text: str) -> _Name:
     if text == "**":
         return _Name(re.compile(".+"), re.compile(".+"))
+    _check_stars(text)
     if "*" not in text and "?" not in text:
         try:
             exact = from_text(text).value
@@ -145,14 +162,12 @@ def _read_label(label: str, text: str, *, last: bool) -> str:
         return "[^.]+"
     if "*" in label or "?" in label:
         lower = label.lower()
-        if "**" in label:
-            raise BadPattern(f"{text!a} has ** where it means nothing: it goes in front, as in **.internal")
-        if not re.fullmatch(r"(?!-)[a-z0-9*?-]{1,63}(?<!-)", lower) or _stars(label) > _STARS_MAX:
+        if not re.fullmatch(r"(?!-)[a-z0-9*?-]{1,63}(?<!-)", lower):
             raise BadPattern(
-                f"{text!a} is no pattern of names: beside * and ? (three * at most) a label has letters, digits and "
-                "hyphens, and where it has others its punycode"
+                f"{text!a} is no pattern of names: beside * and ? a label has letters, digits and hyphens, and where "
+                "it has others its punycode"
             )
-        return "".join({"*": "[a-z0-9-]*", "?": "[a-z0-9-]"}.get(each, re.escape(each)) for each in lower)
+        return _compare(lower, "[a-z0-9-]")
     try:
         # A label alone may be a number; at the end of a name it is none.
         read = from_text(label if last else f"{label}.internal").value

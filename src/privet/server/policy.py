@@ -4,6 +4,7 @@ A policy is asked before anything is written. It answers, or raises a `Problem`;
 long, or answers what nobody understands, the request is refused.
 """
 
+import logging
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,6 +14,8 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from privet.acme.identifiers import Identifier
 from privet.ca.keys import KeyType
 from privet.server.client_certificates import ClientCertificate
+
+log = logging.getLogger("privet")
 
 
 class Decision(Enum):
@@ -90,10 +93,23 @@ class Everybody:
         return self.decision
 
 
+def warn_of_strangers(policy: Policy) -> None:
+    """Say so if it has methods that look like those of a policy, and that nobody calls."""
+    known = ("allow_account", "allow_order", "allow_certificate")
+    for name in dir(type(policy)):
+        if name.startswith("allow_") and name not in known and callable(getattr(type(policy), name)):
+            log.warning(
+                "the policy %s has %s, which nobody calls: there are %s", type(policy).__name__, name, ", ".join(known)
+            )
+
+
 def read_rulings(answer: object, identifiers: Sequence[Identifier]) -> dict[Identifier, Ruling]:
     """What a policy answered, for each identifier it allows. Raises `TypeError` for what is no answer."""
     if not isinstance(answer, Mapping):
         return dict.fromkeys(identifiers, _read_ruling(answer))
+    for key in answer:
+        if not isinstance(key, Identifier):
+            raise TypeError(f"a policy answered for {key!a}, a {type(key).__name__}; the keys have to be identifiers")
     return {identifier: _read_ruling(answer[identifier]) for identifier in identifiers if identifier in answer}
 
 

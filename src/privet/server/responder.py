@@ -20,7 +20,7 @@ from privet.server import accounts, approval, authorizations, certificates, orde
 from privet.server.client_certificates import find_client_certificate
 from privet.server.limits import Limits
 from privet.server.nonces import Nonces
-from privet.server.policy import Decision, Everybody, Policy
+from privet.server.policy import Decision, Everybody, Policy, warn_of_strangers
 from privet.server.rates import Rates
 from privet.server.records import Authorization, Kind
 from privet.server.requests import Incoming, Receive, Resource, read_body, verify, verify_again
@@ -109,6 +109,8 @@ class ACMEResponder:
             raise ValueError("auto_approve asks nobody; leave it out to use a challenge_validator or a policy")
         if ask_challenges and not auto_approve:
             raise ValueError("ask_challenges is about auto_approve; without it challenges are asked anyway")
+        if policy is not None:
+            warn_of_strangers(policy)
         if isinstance(external_account_keys, Mapping):
             external_account_keys = external_account_keys.get
         limits = limits or Limits()

@@ -254,6 +254,14 @@ def _names(value: object) -> Names:
         raise ValueError(f"has a name that is none: {error}") from None
 
 
+def _external_keys(value: object) -> tuple[str, ...]:
+    keys = _texts(value)
+    for key in keys:
+        if "*" in key or "?" in key:
+            raise ValueError(f"takes names of keys as they are, without * and ?, not {key!a}")
+    return tuple(keys)
+
+
 def _networks(value: object) -> tuple[IPNetwork, ...]:
     try:
         return tuple(map(read_network, _texts(value)))
@@ -291,7 +299,7 @@ def _count(value: object) -> int:
 _KEYS: Mapping[str, tuple[str, Callable[[object], object]]] = {
     "name": ("name", _name),
     **{verb: (f"names:{verb}", _names) for verb in _DECISIONS},
-    "external-key": ("external_keys", lambda value: tuple(_texts(value))),
+    "external-key": ("external_keys", _external_keys),
     "client": ("clients", _networks),
     "client-certificate": ("client_certificates", _certificates),
     "wildcard": ("wildcard", _flag),
