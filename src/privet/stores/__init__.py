@@ -1,12 +1,19 @@
 """Where everything is kept: the four verbs of `Store`, and the stores that keep them."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Union
 
 from privet.stores.asynchronous import AsyncStore
 from privet.stores.base import Batch, Conflict, Record, Store, StoreError, new_id
 from privet.stores.file import FileStore
 from privet.stores.memory import MemoryStore
 from privet.stores.sqlite import SQLiteStore
+from privet.stores.urls import is_networked, without_secrets
+
+if TYPE_CHECKING:
+    from privet.stores.postgres import PostgresStore
+
+OpenStore = Union[MemoryStore, SQLiteStore, FileStore, "PostgresStore"]
 
 __all__ = [
     "AsyncStore",
@@ -14,25 +21,37 @@ __all__ = [
     "Conflict",
     "FileStore",
     "MemoryStore",
+    "OpenStore",
     "Record",
     "SQLiteStore",
     "Store",
     "StoreError",
     "new_id",
     "open_store",
+    "without_secrets",
 ]
 
 
-def open_store(url: str) -> MemoryStore | SQLiteStore | FileStore:
-    """Open the store a URL names: `memory:`, `sqlite:///PATH` or `file:///PATH` (a fourth slash: an absolute path).
+def open_store(url: str) -> OpenStore:
+    """Open the store a URL names: `memory:`, `sqlite:///PATH` or `file:///PATH` (a fourth slash: an absolute path), or
+    `postgresql://USER@HOST/DATABASE` as libpq reads it.
 
     Raises `ValueError` if the URL names none, and `StoreError` if it cannot be opened.
     """
     if url == "memory:":
         return MemoryStore()
+    if is_networked(url):
+        try:
+            # Not above: it is an extra, and takes a tenth of a second that nobody else should wait for.
+            from privet.stores.postgres import PostgresStore
+        except ImportError as error:
+            raise StoreError(str(error)) from None
+        return PostgresStore(url)
     scheme, _, path = url.partition(":///")
     if scheme == "sqlite" and path:
         return SQLiteStore(Path(path))
     if scheme == "file" and path:
         return FileStore(Path(path))
-    raise ValueError(f"{url!r} names no store; write memory:, sqlite:///PATH or file:///PATH")
+    raise ValueError(
+        f"{url!r} names no store; write memory:, sqlite:///PATH, file:///PATH or postgresql://USER@HOST/DATABASE"
+    )
