@@ -88,7 +88,8 @@ class PostgreSQL:
         return self.url(name)
 
     def do(self, statement: str, database: str = "postgres") -> list[tuple[object, ...]]:
-        with psycopg.connect(self.url(database), autocommit=True) as connection:
+        writing = "-c default_transaction_read_only=off"
+        with psycopg.connect(self.url(database), autocommit=True, options=writing) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 

@@ -13,7 +13,6 @@ from privet.stores import (
     Batch,
     Conflict,
     FileStore,
-    MemoryStore,
     Record,
     SQLiteStore,
     Store,
@@ -210,5 +209,5 @@ class TestTogether:
 
 def opened(url: str) -> FileStore | SQLiteStore | PostgresStore:
     store = open_store(url)
-    assert not isinstance(store, MemoryStore)
+    assert isinstance(store, FileStore | SQLiteStore | PostgresStore)
     return store

@@ -1,19 +1,14 @@
 """Where everything is kept: the four verbs of `Store`, and the stores that keep them."""
 
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Union
 
 from privet.stores.asynchronous import AsyncStore
-from privet.stores.base import Batch, Conflict, Record, Store, StoreError, new_id
+from privet.stores.base import Batch, Conflict, OpenStore, Record, Store, StoreError, new_id
 from privet.stores.file import FileStore
 from privet.stores.memory import MemoryStore
 from privet.stores.sqlite import SQLiteStore
-from privet.stores.urls import is_networked, without_secrets
-
-if TYPE_CHECKING:
-    from privet.stores.postgres import PostgresStore
-
-OpenStore = Union[MemoryStore, SQLiteStore, FileStore, "PostgresStore"]
+from privet.stores.urls import is_networked, without_password
 
 __all__ = [
     "AsyncStore",
@@ -28,7 +23,7 @@ __all__ = [
     "StoreError",
     "new_id",
     "open_store",
-    "without_secrets",
+    "without_password",
 ]
 
 
@@ -42,16 +37,17 @@ def open_store(url: str) -> OpenStore:
         return MemoryStore()
     if is_networked(url):
         try:
-            # Not above: it is an extra, and takes a tenth of a second that nobody else should wait for.
-            from privet.stores.postgres import PostgresStore
-        except ImportError as error:
-            raise StoreError(str(error)) from None
-        return PostgresStore(url)
+            # Only here: psycopg is an extra, and takes a tenth of a second that nobody else should wait for.
+            postgres = import_module("privet.stores.postgres")
+        except ImportError:
+            raise StoreError("PostgreSQL takes psycopg, which is missing: pip install 'privet[postgres]'") from None
+        store: OpenStore = postgres.PostgresStore(url)
+        return store
     scheme, _, path = url.partition(":///")
     if scheme == "sqlite" and path:
         return SQLiteStore(Path(path))
     if scheme == "file" and path:
         return FileStore(Path(path))
     raise ValueError(
-        f"{url!r} names no store; write memory:, sqlite:///PATH, file:///PATH or postgresql://USER@HOST/DATABASE"
+        f"{without_password(url)!r} names no store; write memory:, sqlite:///PATH, file:///PATH or postgresql://USER@HOST/DATABASE"
     )

@@ -14,16 +14,13 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any, NamedTuple, TypeVar
 
+import psycopg
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+
 from privet.stores.base import Batch, Conflict, Outcome, Record, StoreError
 from privet.stores.columns import DAMAGED, from_files, from_names, to_files, to_names
 from privet.stores.together import Together
-from privet.stores.urls import is_networked, without_secrets
-
-try:
-    import psycopg
-    from psycopg.conninfo import conninfo_to_dict, make_conninfo
-except ImportError as missing:
-    raise ImportError("a store in PostgreSQL needs psycopg: pip install 'privet[postgres]'") from missing
+from privet.stores.urls import is_networked, without_password
 
 # Each entry takes the schema one version further; only ever append, and only what the privets before it can live with:
 # they go on while a newer one opens the store.
@@ -95,7 +92,8 @@ _UPDATE = """UPDATE privet.record AS record SET version = new.version, mark = ne
     FROM unnest(%b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::bytea[], %b::text[], %b::timestamptz[],
         %b::text[]) AS new (kind, id, version, mark, body, names, expires, files)
     WHERE record.kind = new.kind AND record.id = new.id"""
-_DELETE = f"DELETE FROM privet.record AS record USING {_KEYS} WHERE record.kind = key.kind AND record.id = key.id"  # noqa: S608
+_CLEAR = f"""DELETE FROM privet.record AS record USING {_KEYS}
+    WHERE record.kind = key.kind AND record.id = key.id AND record.version = 0"""  # noqa: S608
 _NAMES = "unnest(%b::text[], %b::text[], %b::text[]) AS each (kind, name, id)"
 _NAME_UNIQUE = f"""INSERT INTO privet.unique_name (kind, name, id) SELECT * FROM {_NAMES}
     ON CONFLICT DO NOTHING RETURNING kind, name"""  # noqa: S608
@@ -172,7 +170,7 @@ class PostgresStore(Together):
 
     def __init__(self, url: str, *, patience: float = 5) -> None:
         super().__init__()
-        self._name = without_secrets(url)
+        self._name = without_password(url)
         self._conninfo, self._password = _connection_of(url)
         self._patience = patience
         self._trying_until: float | None = None  # while the server cannot be had
@@ -533,7 +531,7 @@ class _Changes:
                 _execute(connection, _UNNAME_UNIQUE, _columns(names, 3))
         for statement, names in self._index.items():
             _each(connection, statement, names)
-        _each(connection, _DELETE, self._missing)
+        _each(connection, _CLEAR, self._missing)
         for cursors, numbers in ((told, wanted), (told_names, taken)):
             for cursor in cursors:
                 for key in cursor:
@@ -606,7 +604,7 @@ def _is_unfit(error: psycopg.Error) -> bool:
 def _connection_of(url: str) -> tuple[str, str]:
     """What libpq is to be told, with what we choose where nobody chose, and the password that is in it."""
     if not is_networked(url):
-        raise ValueError(f"{without_secrets(url)!r} names no PostgreSQL database; write {_EXAMPLE}")
+        raise ValueError(f"{without_password(url)!r} names no PostgreSQL database; write {_EXAMPLE}")
     try:
         given = conninfo_to_dict(url)
     except psycopg.Error:  # its text may have a piece of the password
@@ -614,7 +612,7 @@ def _connection_of(url: str) -> tuple[str, str]:
     hosts, ports, database = (str(given.get(part) or "") for part in ("host", "port", "dbname"))
     if not given or "@" in hosts + database or not re.fullmatch("[0-9,]*", ports):
         raise ValueError(
-            f"{without_secrets(url)!r} is no address that PostgreSQL knows; write {_EXAMPLE}, with each @, /, ?, # "
+            f"{without_password(url)!r} is no address that PostgreSQL knows; write {_EXAMPLE}, with each @, /, ?, # "
             "and % of a password as %40, %2F, %3F, %23 and %25"
         )
     chosen = dict(_CONNECTION)
