@@ -10,13 +10,6 @@ from privet.stores.postgres import PostgresStore
 URLS = {"memory": "memory:", "file": "file:///{}/folder", "sqlite": "sqlite:///{}/database"}
 
 
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQL]:
-    """A PostgreSQL for all tests, which give no data of theirs to others: each has a database of its own."""
-    with PostgreSQL() as running:
-        yield running
-
-
 @pytest.fixture
 def database(postgresql: PostgreSQL) -> str:
     """The address of an empty database."""
