@@ -71,7 +71,7 @@ MIGRATIONS = (
 )
 
 _COLUMNS = "record.kind, record.id, record.version, record.body, record.names, record.expires, record.files"
-_KEYS = "unnest(%b::text[], %b::text[]) AS key (kind, id)"
+_KEYS = "unnest(%s::text[], %s::text[]) AS key (kind, id)"
 _GET = f"SELECT {_COLUMNS} FROM {_KEYS} JOIN privet.record AS record USING (kind, id)"  # noqa: S608
 _FIND = f"""SELECT {_COLUMNS} FROM privet.record WHERE kind = %(kind)b AND id > %(after)b
     ORDER BY id LIMIT %(limit)b"""  # noqa: S608
@@ -84,21 +84,21 @@ _FIND_NAMED = f"""SELECT {_COLUMNS} FROM privet.record WHERE kind = %(kind)b AND
 _LOCK = f"""SELECT record.kind, record.id, record.version, record.names, record.mark
     FROM {_KEYS} JOIN privet.record AS record USING (kind, id) ORDER BY record.kind, record.id FOR """  # noqa: S608
 _INSERT = """INSERT INTO privet.record (kind, id, version, mark, body, names, expires, files)
-    SELECT * FROM unnest(%b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::bytea[], %b::text[], %b::timestamptz[],
-        %b::text[])
+    SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bytea[], %s::text[], %s::timestamptz[],
+        %s::text[])
     ON CONFLICT DO NOTHING RETURNING kind, id"""
 _UPDATE = """UPDATE privet.record AS record SET version = new.version, mark = new.mark, body = new.body,
         names = new.names, expires = new.expires, files = new.files
-    FROM unnest(%b::text[], %b::text[], %b::bigint[], %b::bigint[], %b::bytea[], %b::text[], %b::timestamptz[],
-        %b::text[]) AS new (kind, id, version, mark, body, names, expires, files)
+    FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bytea[], %s::text[], %s::timestamptz[],
+        %s::text[]) AS new (kind, id, version, mark, body, names, expires, files)
     WHERE record.kind = new.kind AND record.id = new.id"""
 _CLEAR = f"""DELETE FROM privet.record AS record USING {_KEYS}
     WHERE record.kind = key.kind AND record.id = key.id AND record.version = 0"""  # noqa: S608
-_NAMES = "unnest(%b::text[], %b::text[], %b::text[]) AS each (kind, name, id)"
+_NAMES = "unnest(%s::text[], %s::text[], %s::text[]) AS each (kind, name, id)"
 _NAME_UNIQUE = f"""INSERT INTO privet.unique_name (kind, name, id) SELECT * FROM {_NAMES}
     ON CONFLICT DO NOTHING RETURNING kind, name"""  # noqa: S608
 _NAME_INDEX = f"INSERT INTO privet.index_name (kind, name, id) SELECT * FROM {_NAMES} ON CONFLICT DO NOTHING"  # noqa: S608
-_UNNAME = """DELETE FROM privet.{0} AS old USING unnest(%b::text[], %b::text[], %b::text[]) AS each (kind, name, id)
+_UNNAME = """DELETE FROM privet.{0} AS old USING unnest(%s::text[], %s::text[], %s::text[]) AS each (kind, name, id)
     WHERE old.kind = each.kind AND old.name = each.name AND old.id = each.id"""
 _UNNAME_UNIQUE, _UNNAME_INDEX = _UNNAME.format("unique_name"), _UNNAME.format("index_name")
 # Several replicas prune at once: each takes what no other has taken. The names follow in the same transaction, and
@@ -575,9 +575,20 @@ def _each(connection: Connection, statement: str, rows: Sequence[tuple[object, .
         _execute(connection, statement, _columns(rows, 0))
 
 
-def _columns(rows: Iterable[tuple[object, ...]], count: int) -> list[list[object]]:
-    """The columns of these rows: `count` empty ones if there are no rows."""
-    return [list(column) for column in zip(*rows, strict=True)] or [[] for _ in range(count)]
+def _columns(rows: Iterable[tuple[object, ...]], count: int) -> list[str]:
+    """The columns of these rows as arrays: `count` empty ones if there are no rows."""
+    return ["{" + ",".join(map(_element, column)) + "}" for column in zip(*rows, strict=True)] or ["{}"] * count
+
+
+def _element(value: object) -> str:
+    """How PostgreSQL writes a value in an array. psycopg can do that too, in five times the time."""
+    if type(value) is str:
+        if '"' in value or "\\" in value:
+            value = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{value}"'
+    if type(value) is bytes:
+        return f'"\\\\x{value.hex()}"'
+    return "NULL" if value is None else f'"{value}"'
 
 
 def _escaped(text: str) -> str:
