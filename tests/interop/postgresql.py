@@ -43,7 +43,7 @@ class PostgreSQL:
             shutil.chown(self.folder, "postgres", "postgres")
             shutil.chown(secret, "postgres", "postgres")
         how = "scram-sha-256" if self.password else "trust"
-        self._run("initdb", "-D", self.data, "-U", "privet", "-A", how, f"--pwfile={secret}", "-E", "UTF8", "-N")
+        self._run("initdb", "-D", self.data, "-U", "postgres", "-A", how, f"--pwfile={secret}", "-E", "UTF8", "-N")
         return self
 
     def start(self) -> Self:
@@ -62,7 +62,7 @@ class PostgreSQL:
         other = PostgreSQL(password=self.password)
         if other._as:
             shutil.chown(other.folder, "postgres", "postgres")
-        source = ["-h", str(self.folder), "-p", str(self.port), "-U", "privet", "-c", "fast", "-N"]
+        source = ["-h", str(self.folder), "-p", str(self.port), "-U", "postgres", "-c", "fast", "-N"]
         other._run("pg_basebackup", "-D", other.data, *source, "-R", "-X", "stream")
         return other.start()
 
@@ -77,7 +77,7 @@ class PostgreSQL:
     def __exit__(self, *_: object) -> None:
         self.remove()
 
-    def url(self, database: str = "postgres", user: str = "privet") -> str:
+    def url(self, database: str = "postgres", user: str = "postgres") -> str:
         secret = f":{self.password}" if self.password else ""
         return f"postgresql://{user}{secret}@127.0.0.1:{self.port}/{database}"
 

@@ -169,7 +169,7 @@ def test_a_password_in_the_address_is_told_to_nobody(tmp_path: Path) -> None:
             Lego(tmp_path / "lego", privet.directory, privet.root()).issue(["one.internal"])
             assert len(privet.listed()) == 1
             told = privet.privet("root", "--json")
-            assert f'"data": "postgresql://privet@127.0.0.1:{own.port}/postgres"' in told
+            assert f'"data": "postgresql://postgres@127.0.0.1:{own.port}/postgres"' in told
             own.stop()
             assert httpx.get(f"{privet.directory.removesuffix('/directory')}/directory", timeout=60).status_code == 200
         assert privet.program

@@ -117,7 +117,7 @@ class TestSchema:
             other.execute("CREATE ROLE server LOGIN")
             other.execute("GRANT USAGE ON SCHEMA privet TO server")
             other.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA privet TO server")
-        with PostgresStore(database.replace("privet@", "server@")) as store:
+        with PostgresStore(database.replace("postgres@", "server@")) as store:
             store.commit(Record("order", "1", unique=("a",), index=("b",), expires=NOW))
             store.commit(Record("order", "1", unique=("c",), version=1, expires=NOW))
             assert store.prune(NOW) == 1
@@ -344,7 +344,7 @@ class TestAddress:
 
     def test_the_password_is_used_and_not_told(self, guarded: PostgreSQL) -> None:
         with open_store(guarded.url()) as store:
-            assert repr(store) == f"<PostgresStore postgresql://privet@127.0.0.1:{guarded.port}/postgres>"
+            assert repr(store) == f"<PostgresStore postgresql://postgres@127.0.0.1:{guarded.port}/postgres>"
         with pytest.raises(StoreError, match="password authentication failed") as caught:
             open_store(guarded.url().replace(self.SECRET, "s3cr3t-wrong"))
         assert self.SECRET not in str(caught.value)
@@ -352,13 +352,13 @@ class TestAddress:
     def test_it_may_be_where_libpq_looks(
         self, guarded: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        url = f"postgresql://privet@127.0.0.1:{guarded.port}/postgres"
+        url = f"postgresql://postgres@127.0.0.1:{guarded.port}/postgres"
         with pytest.raises(StoreError, match="no password supplied"):
             open_store(url)
         monkeypatch.setenv("PGPASSWORD", self.SECRET)
         open_store(url).close()
         monkeypatch.delenv("PGPASSWORD")
-        (tmp_path / "pgpass").write_text(f"*:*:*:privet:{self.SECRET}\n")
+        (tmp_path / "pgpass").write_text(f"*:*:*:postgres:{self.SECRET}\n")
         (tmp_path / "pgpass").chmod(0o600)
         monkeypatch.setenv("PGPASSFILE", str(tmp_path / "pgpass"))
         open_store(url).close()

@@ -157,7 +157,7 @@ def counted_by_two(own: PostgreSQL) -> Iterator[tuple[Counting, PostgreSQL]]:
     try:
         own.do("ALTER SYSTEM SET synchronous_standby_names = '*'")
         own.do("SELECT pg_reload_conf()")
-        url = f"postgresql://privet@127.0.0.1:{own.port},127.0.0.1:{standby.port}/postgres"
+        url = f"postgresql://postgres@127.0.0.1:{own.port},127.0.0.1:{standby.port}/postgres"
         running = Counting(url)
         running.wait_for(20)
         try:
