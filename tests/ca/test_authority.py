@@ -49,9 +49,12 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory:", "file:///{}/store", "sqlite:///{}/privet.db"], ids=["memory", "file", "sqlite"])
+@pytest.fixture(params=["memory:", "file:///{}/store", "sqlite:///{}/privet.db", "postgresql"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    with open_store(request.param.format(tmp_path)) as store:
+    url = request.param.format(tmp_path)
+    if url == "postgresql":
+        url = request.getfixturevalue("postgresql").new_database()
+    with open_store(url) as store:
         yield store
 
 

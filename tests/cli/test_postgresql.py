@@ -124,7 +124,7 @@ def test_what_is_printed_to_be_copied_has_no_password_and_works_with_one(server:
         told = running.program.output
         assert "superuser" not in told
         assert f"data         postgresql://postgres@127.0.0.1:{server.port}/printed\n" in told
-        (store,) = set(re.findall(r"--store (\S+)", told))
+        (store,) = set(re.findall(r"--store ([^\s`]+)", told))
         root = Person(tmp_path, store).does("root", env={"PGPASSWORD": "superuser"})
         assert root.out == person.does("root").out
 
