@@ -49,7 +49,10 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory:", "file:///{}/store", "sqlite:///{}/privet.db", "postgresql"])
+@pytest.fixture(
+    params=["memory:", "file:///{}/store", "sqlite:///{}/privet.db", "postgresql"],
+    ids=lambda url: url.partition(":")[0],
+)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
     url = request.param.format(tmp_path)
     if url == "postgresql":
