@@ -35,6 +35,12 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     return url_of(request, tmp_path)
 
 
+@pytest.fixture(params=["file", "sqlite"])
+def on_disk(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The address of each store in files of ours, nothing there yet."""
+    return url_of(request, tmp_path)
+
+
 @pytest.fixture
 def memory() -> MemoryStore:
     return MemoryStore()
