@@ -16,7 +16,7 @@ import ssl
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import quantiles
@@ -24,6 +24,7 @@ from time import perf_counter, process_time
 
 from benchmarks.load import Job, Place, Tally, clients, drive, jobs
 from benchmarks.measure import Minimum, Yardstick, loop_seconds, memory_mib, processor_seconds
+from tests.interop.postgresql import PostgreSQL
 from tests.interop.programs import Program
 
 ROUNDS = 20
@@ -75,8 +76,11 @@ def main() -> int:
 @contextmanager
 def _serve(store: str, way: str, more: list[str]) -> Iterator[tuple[Place, Program]]:
     """Serve an empty store on a port of its own, auto-approving."""
-    with tempfile.TemporaryDirectory(prefix="privet-bench-") as folder:
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="privet-bench-"))
         url = {"memory": "memory:", "file": f"file:///{folder}/store", "sqlite": f"sqlite:///{folder}/privet.db"}
+        if store == "postgresql":  # one of our own, as careful with the disk as it is out of the box
+            url[store] = stack.enter_context(PostgreSQL(options="-c listen_addresses=127.0.0.1")).url()
         command = [sys.executable, "-m", "privet", "serve", "--host", "127.0.0.1", "--port", "0", "--auto-approve"]
         command += ["--store", url.get(store, store)]
         if way == "long":
@@ -167,7 +171,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.issuance", description=__doc__.partition("\n")[0])
     parser.add_argument("--clients", type=int, default=8, help="clients at once, each with a connection (8)")
     parser.add_argument("--certificates", type=int, default=2000, help="certificates for each row of the table (2000)")
-    parser.add_argument("--stores", default="memory,file,sqlite", help="with commas between; or a URL (all three)")
+    parser.add_argument(
+        "--stores", default="memory,file,sqlite", help="with commas between: memory, file, sqlite, postgresql; or a URL"
+    )
     parser.add_argument(
         "--accounts", choices=("one", "each"), default="each", help="one shared, or one for each client"
     )

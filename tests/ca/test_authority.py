@@ -49,9 +49,15 @@ def clock() -> Clock:
     return Clock()
 
 
-@pytest.fixture(params=["memory:", "file:///{}/store", "sqlite:///{}/privet.db"], ids=["memory", "file", "sqlite"])
+@pytest.fixture(
+    params=["memory:", "file:///{}/store", "sqlite:///{}/privet.db", "postgresql"],
+    ids=lambda url: url.partition(":")[0],
+)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
-    with open_store(request.param.format(tmp_path)) as store:
+    url = request.param.format(tmp_path)
+    if url == "postgresql":
+        url = request.getfixturevalue("postgresql").new_database()
+    with open_store(url) as store:
         yield store
 
 

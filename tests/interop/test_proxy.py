@@ -15,12 +15,14 @@ pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("proxy")]
 
 
 @contextmanager
-def nginx(folder: Path, port: int, upstream: str) -> Iterator[None]:
-    """nginx on `port`, passing what lies under /pki/ on, with a Host header of its own making."""
+def nginx(folder: Path, port: int, *upstreams: str) -> Iterator[None]:
+    """nginx on `port`, passing what lies under /pki/ on, in turn if there are several, with a Host header of its own
+    making."""
     folder.mkdir()
     temporary = "".join(
         f"{kind}_temp_path {folder}/{kind};\n" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
+    servers = " ".join(f"server {upstream};" for upstream in upstreams)
     (folder / "nginx.conf").write_text(f"""
         {"user root;" if os.geteuid() == 0 else ""}
         daemon off;
@@ -31,7 +33,7 @@ def nginx(folder: Path, port: int, upstream: str) -> Iterator[None]:
         http {{
             access_log off;
             {temporary}
-            upstream privet {{ server {upstream}; keepalive 4; }}
+            upstream privet {{ {servers} keepalive 4; }}
             server {{
                 listen 127.0.0.1:{port};
                 location /pki/ {{

@@ -7,12 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psycopg
 import pytest
 from tests.stores.process import PAST, check, step
 
 from privet.stores import open_store
 
 PROCESS = Path(__file__).with_name("process.py")
+
+
+def end_sessions(url: str) -> None:
+    """Wait until nothing that a killed process asked for is still under way."""
+    with psycopg.connect(url, autocommit=True) as other:
+        other.execute("SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE application_name = 'privet'")
 
 
 def run(*arguments: str) -> "subprocess.Popen[str]":
@@ -64,6 +71,8 @@ def test_killed_at_any_moment(url: str) -> None:
                     pass
                 process.kill()
                 said = process.stdout.read().split()
+            if url.startswith("postgresql:"):
+                end_sessions(url)
             promised = max([promised, *map(int, said[1::2])])
             assert check(watching) in (promised, promised + 1)
             with open_store(url) as opened:

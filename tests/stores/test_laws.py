@@ -4,11 +4,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import psycopg
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from privet.stores import Conflict, FileStore, MemoryStore, Record, SQLiteStore, Store
+from privet.stores.postgres import PostgresStore
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 few = st.sampled_from("abc")
@@ -27,10 +29,14 @@ records = st.builds(
 
 
 class Stores(RuleBasedStateMachine):
+    database: str
+
     @initialize()
     def begin(self) -> None:
         self.folder = TemporaryDirectory()
         self.memory = MemoryStore()
+        with psycopg.connect(self.database, autocommit=True) as other:
+            other.execute("DROP SCHEMA IF EXISTS privet CASCADE")
         self.stores: list[Store] = []
         self.reopen()
 
@@ -40,7 +46,7 @@ class Stores(RuleBasedStateMachine):
             store.close()  # type: ignore[attr-defined]
         file, sqlite = FileStore(Path(self.folder.name, "folder")), SQLiteStore(Path(self.folder.name, "database"))
         file.slack = 3
-        self.stores = [file, sqlite]
+        self.stores = [file, sqlite, PostgresStore(self.database)]
 
     @rule(records=st.lists(records, max_size=3), unchanged=st.lists(records, max_size=1), current=st.booleans())
     def commit(self, records: list[Record], unchanged: list[Record], current: bool) -> None:
@@ -91,5 +97,9 @@ class Stores(RuleBasedStateMachine):
         self.folder.cleanup()
 
 
-TestStores = Stores.TestCase
-TestStores.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+def test_all_stores_say_the_same(database: str) -> None:
+    class OurStores(Stores):
+        pass
+
+    OurStores.database = database
+    run_state_machine_as_test(OurStores, settings=settings(max_examples=40, stateful_step_count=30, deadline=None))

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from privet.stores import FileStore, MemoryStore, SQLiteStore, open_store
+from privet.stores.postgres import PostgresStore
 
 
 def test_each_scheme_opens_its_store(tmp_path: Path) -> None:
@@ -14,6 +15,12 @@ def test_each_scheme_opens_its_store(tmp_path: Path) -> None:
         with open_store(url) as store:
             assert type(store) is store_type
     assert {path.name for path in tmp_path.iterdir()} == {"folder", "database", "database-lock"}
+
+
+def test_postgresql_is_one_of_them(database: str) -> None:
+    for url in (database, database.replace("postgresql:", "postgres:")):
+        with open_store(url) as store:
+            assert type(store) is PostgresStore
 
 
 def test_three_slashes_are_relative_and_the_tilde_is_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,8 +35,8 @@ def test_three_slashes_are_relative_and_the_tilde_is_home(tmp_path: Path, monkey
 
 
 @pytest.mark.parametrize(
-    "url", ["", "memory", "sqlite:", "sqlite://", "sqlite:///", "sqlite://host/path", "postgresql://host/db", "/path"]
+    "url", ["", "memory", "sqlite:", "sqlite://", "sqlite:///", "sqlite://host/path", "mysql://host/db", "/path"]
 )
 def test_what_names_no_store_is_refused_with_what_would(url: str) -> None:
-    with pytest.raises(ValueError, match="names no store; write memory:, sqlite:///PATH or file:///PATH"):
+    with pytest.raises(ValueError, match="names no store; write memory:, sqlite:///PATH, file:///PATH or postgresql:"):
         open_store(url)

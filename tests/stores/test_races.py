@@ -8,7 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
-from privet.stores import AsyncStore, Batch, Conflict, FileStore, Record, SQLiteStore, Store, StoreError, open_store
+from privet.stores import (
+    AsyncStore,
+    Batch,
+    Conflict,
+    FileStore,
+    Record,
+    SQLiteStore,
+    Store,
+    StoreError,
+    open_store,
+)
+from privet.stores.postgres import PostgresStore
 
 PROCESS = Path(__file__).with_name("process.py")
 
@@ -196,7 +207,7 @@ class TestTogether:
             assert len(store.find("order")) == 20
 
 
-def opened(url: str) -> FileStore | SQLiteStore:
+def opened(url: str) -> FileStore | SQLiteStore | PostgresStore:
     store = open_store(url)
-    assert isinstance(store, FileStore | SQLiteStore)
+    assert isinstance(store, FileStore | SQLiteStore | PostgresStore)
     return store

@@ -13,7 +13,7 @@ from pathlib import Path
 from privet.ca import CertificateAuthority
 from privet.cli.printing import names_text
 from privet.cli.settings import DEFAULT_STORE, Settings
-from privet.cli.stores import store_path
+from privet.cli.stores import store_place
 from privet.server.policy import Decision
 from privet.server.rules import Rules
 from privet.validation import Resolver
@@ -30,12 +30,11 @@ _PROOFS = {
 
 
 def greeting(settings: Settings, rules: Rules | None, ca: CertificateAuthority, external_url: str) -> str:
-    path = store_path(settings.store)
     facts = [
         ("directory", f"{external_url}/directory"),
         ("root SHA-256", ca.fingerprint),
         *([("names", names)] if (names := names_text(ca.issuer.chain)) else []),
-        ("data", path or "in memory: gone when this ends"),
+        ("data", store_place(settings.store) or "in memory: gone when this ends"),
         *([("policy", f"the rules in {settings.policy.absolute()}")] if settings.policy else []),
         ("approval", _approval(settings, rules)),
         *([("client CA", settings.client_ca.absolute())] if settings.client_ca else []),
@@ -194,8 +193,10 @@ def _command(settings: Settings, command: str) -> str:
     """A command of ours that reaches the same authority, from any folder."""
     parts = [*_program(), *command.split()]
     if settings.store != DEFAULT_STORE:
+        place = store_place(settings.store) or settings.store
         scheme = settings.store.partition(":")[0]
-        parts += ["--store", f"{scheme}:///{store_path(settings.store)}"]
+        # A password stays out: whoever copies this has it where libpq looks, or adds it.
+        parts += ["--store", f"{scheme}:///{place}" if place.startswith("/") else place]
     if settings.name != "root" and command == "root":
         parts += ["--name", settings.name]
     if settings.name != "root" and command != "root":

@@ -21,7 +21,7 @@ StoreURL = Annotated[
     typer.Option(
         "--store",
         metavar="URL",
-        help="Where everything is kept: sqlite:///PATH or file:///PATH.",
+        help="Where everything is kept: sqlite:///PATH, file:///PATH or postgresql://USER@HOST/DATABASE.",
         show_default=DEFAULT_STORE,
     ),
 ]

@@ -13,7 +13,7 @@ from privet.ca import Certificate, CertificateAuthority
 from privet.ca.certificates import fingerprint
 from privet.ca.constraints import constraints_of, to_texts
 from privet.cli.settings import Settings
-from privet.cli.stores import store_path
+from privet.cli.stores import store_place
 
 
 def print_json(document: object) -> None:
@@ -77,7 +77,6 @@ def warn_of_end(ca: CertificateAuthority, settings: Settings) -> None:
 
 def authority_document(name: str, chain_pem: bytes, store: str) -> dict[str, object]:
     chain = x509.load_pem_x509_certificates(chain_pem)
-    path = store_path(store)
     return {
         "name": name,
         "subject": chain[0].subject.rfc4514_string(),
@@ -85,7 +84,7 @@ def authority_document(name: str, chain_pem: bytes, store: str) -> dict[str, obj
         "fingerprint": fingerprint(chain[-1]),
         "not_after": to_text(min(certificate.not_valid_after_utc for certificate in chain)),
         "names": names_text(chain),
-        "data": path and str(path),
+        "data": store_place(store),
         "root_pem": chain[-1].public_bytes(Encoding.PEM).decode(),
     }
 

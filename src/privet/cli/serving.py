@@ -147,14 +147,14 @@ def tls_names(settings: Settings) -> tuple[str, ...]:
 
 
 def _logging(level: str) -> dict[str, object]:
-    """A line with its time for everything worth one, on stderr; uvicorn speaks up only when something is wrong."""
+    """A line with its time for everything worth one, on stderr; uvicorn and psycopg speak only of what is wrong."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": {"()": _Line, "format": "%(asctime)s %(levelname)s %(message)s"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
         "root": {"level": level.upper(), "handlers": ["stderr"]},
-        "loggers": {"uvicorn": {"level": "WARNING"}},
+        "loggers": {"uvicorn": {"level": "WARNING"}, "psycopg": {"level": "ERROR"}},
     }
 
 

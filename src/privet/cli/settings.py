@@ -8,7 +8,7 @@ import difflib
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from privet.cli.limits import set_limits
 from privet.cli.proxy import read_proxy
 from privet.server.durations import read_duration
 from privet.server.limits import Limits
+from privet.stores import without_password
 from privet.validation.dnspersist01 import read_issuers
 from privet.validation.networks import Networks
 from privet.validation.resolver import read_nameserver
@@ -86,8 +87,11 @@ def read_mode(value: object) -> int:
 
 def read_store(value: object) -> str:
     text = read_text(value)
-    if text != "memory:" and not re.fullmatch(r"(sqlite|file):///.+", text):
-        raise ValueError(f"has to be sqlite:///PATH, file:///PATH or memory:, not {value!r}")
+    if text != "memory:" and not re.fullmatch(r"(sqlite|file):///.+|postgres(ql)?://.+", text):
+        raise ValueError(
+            "has to be sqlite:///PATH, file:///PATH, postgresql://USER@HOST/DATABASE or memory:, "
+            f"not {without_password(text)!r}"
+        )
     return text
 
 
@@ -205,9 +209,9 @@ def _number(value: object, least: int, most: int) -> int:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Everything that can be set, for all commands, by the names it has as an option, in the environment (PRIVET_…)
-    and in the file. It can be pickled, and holds no secret."""
+    and in the file. It can be pickled, and shows no secret: only the address of a store may have a password in it."""
 
-    store: str = DEFAULT_STORE
+    store: str = field(default=DEFAULT_STORE, repr=False)
     name: str = "root"
     cn: str = "privet Internal CA"
     ca_validity: timedelta = timedelta(days=3650)

@@ -29,13 +29,13 @@ from privet.cli.failures import Failure
 from privet.cli.limits import set_limits
 from privet.cli.proxy import TrustedProxies
 from privet.cli.settings import Settings
-from privet.cli.stores import OpenStore, check_time, init_authority, open_settings_store
+from privet.cli.stores import check_time, init_authority, open_settings_store
 from privet.cli.tls import OwnCertificate
 from privet.server.limits import Limits
 from privet.server.requests import Receive
 from privet.server.responder import ACMEResponder, Scope, Send
 from privet.server.rules import Rules
-from privet.stores import StoreError
+from privet.stores import OpenStore, StoreError
 from privet.validation import Networks, Resolver, make_validators
 
 log = logging.getLogger("privet")

@@ -12,29 +12,36 @@ from pathlib import Path
 from privet.ca import AuthorityError, CertificateAuthority, KeyType, NameConstraints
 from privet.cli.failures import Failure, Mistakes
 from privet.cli.settings import Settings
-from privet.stores import FileStore, MemoryStore, SQLiteStore, Store, StoreError, open_store
-
-OpenStore = MemoryStore | SQLiteStore | FileStore
+from privet.stores import OpenStore, Store, StoreError, open_store, without_password
 
 
 def store_path(url: str) -> Path | None:
-    """Where the data of a store lie, or None if they lie nowhere."""
-    _, _, path = url.partition(":///")
-    return Path(path).expanduser().absolute() if path else None
+    """Where the data of a store lie on this machine, or None if they do not."""
+    scheme, _, path = url.partition(":///")
+    return Path(path).expanduser().absolute() if path and scheme in ("sqlite", "file") else None
+
+
+def store_place(url: str) -> str | None:
+    """Where the data of a store lie, as it may be told, or None if they lie nowhere."""
+    path = store_path(url)
+    return str(path) if path else without_password(url) if url != "memory:" else None
 
 
 def open_settings_store(url: str, *, existing: bool = False) -> OpenStore:
     """Open a store; with `existing`, one that is there already. Raises `Failure`."""
     try:
         path = store_path(url)
-        if existing and (path is None or not _exists(path)):
+        if existing and (url == "memory:" or (path and not _exists(path))):
             there = f"there is nothing at {path}" if path else "a store in memory ends with the process that made it"
             raise Failure(f"{there}: `privet init` or `privet serve` makes a store, and --store says which one to use")
         return open_store(url)
     except RuntimeError as error:  # no home directory
-        raise Failure(f"the store {url} has no place: {error}; choose another with --store") from None
+        raise Failure(f"the store {without_password(url)} has no place: {error}; choose another with --store") from None
     except (StoreError, ValueError, OSError) as error:
-        raise Failure(f"the store {url} cannot be opened: {_why(error, url)}; choose another with --store") from None
+        why = _why(error, url).removeprefix(f"{without_password(url)}: ")
+        raise Failure(
+            f"the store {without_password(url)} cannot be opened: {why}; choose another with --store"
+        ) from None
 
 
 def _exists(path: Path) -> bool:
@@ -151,7 +158,9 @@ def reading(settings: Settings) -> Iterator[tuple[CertificateAuthority, bytes]]:
 
 
 def _missing(settings: Settings) -> Failure:
-    return Failure(f"there is no authority {settings.name!r} in {settings.store}: `privet init` makes one")
+    return Failure(
+        f"there is no authority {settings.name!r} in {without_password(settings.store)}: `privet init` makes one"
+    )
 
 
 def _hint(error: AuthorityError) -> str:

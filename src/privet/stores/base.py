@@ -8,7 +8,7 @@ import secrets
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from types import MappingProxyType
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, Self
 
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
@@ -84,6 +84,14 @@ class Store(Protocol):
     def prune(self, now: datetime, *, limit: int = 100) -> int:
         """Forget up to `limit` records that expired at or before `now`; return how many went."""
         ...
+
+
+class OpenStore(Store, Protocol):
+    """A store that somebody opened, and is to close."""
+
+    def close(self) -> None: ...
+    def __enter__(self) -> Self: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 def new_id(now: datetime) -> str:

@@ -4,17 +4,16 @@ The law of this module: what `commit` returned from is in the database, whole, a
 """
 
 import contextlib
-import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from privet.stores.base import Batch, Conflict, Outcome, Record, StoreError
+from privet.stores.columns import DAMAGED, from_files, from_names, to_files, to_names
 from privet.stores.disk import Turn, keep_private, make_folder, open_private
 from privet.stores.together import Together
 
@@ -70,9 +69,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 _WRITTEN = (-1, None)  # a version nobody can have read
 
-# What damage comes out as: of a message or a text that is no UTF-8, or of something else where we wrote JSON or a time.
-_FAILED = (sqlite3.Error, OSError, UnicodeDecodeError)
-_DAMAGED = (ValueError, TypeError, AttributeError, OverflowError, RecursionError)
+_FAILED = (sqlite3.Error, OSError, UnicodeDecodeError)  # the last one: of a message or a text that is no UTF-8
 
 T = TypeVar("T")
 
@@ -136,9 +133,9 @@ class SQLiteStore(Together):
             expired = []
             for kind, id, names in rows:
                 try:
-                    unique, index = _from_names(names)
+                    unique, index = from_names(names)
                     expired.append(Record(kind, id, unique=unique, index=index))
-                except _DAMAGED:  # it takes a search to find its names
+                except DAMAGED:  # it takes a search to find its names
                     for statement in _FORGET_NAMES:
                         self._connection.execute(statement, (kind, id))
             self._name(_UNNAME, expired)
@@ -243,8 +240,8 @@ class SQLiteStore(Together):
                     break
             else:
                 try:
-                    names = [_from_names(current[record.kind, record.id][1]) for record in old]
-                except _DAMAGED as error:
+                    names = [from_names(current[record.kind, record.id][1]) for record in old]
+                except DAMAGED as error:
                     outcomes.append(StoreError(f"{self._path} is damaged in the names of a record: {error}"))
                     continue
                 outcomes.append(None)
@@ -311,7 +308,7 @@ class SQLiteStore(Together):
     def _from_row(self, row: tuple[Any, ...]) -> Record:
         try:
             return _from_row(row)
-        except _DAMAGED as error:
+        except DAMAGED as error:
             raise StoreError(f"{self._path} is damaged in {row[0]} {row[1]}: {error}") from error
 
     def _failure(self, error: Exception) -> StoreError:
@@ -322,13 +319,11 @@ def _to_row(record: Record) -> tuple[Any, ...]:
     return (
         record.body,
         None if record.expires is None else (record.expires - _EPOCH) // _MICROSECOND,
-        json.dumps({name: content.decode("latin-1") for name, content in record.files.items()})
-        if record.files
-        else None,
+        to_files(record.files),
         record.kind,
         record.id,
         record.version,
-        _to_names(record.unique, record.index),
+        to_names(record.unique, record.index),
     )
 
 
@@ -338,10 +333,7 @@ def _from_row(row: tuple[Any, ...]) -> Record:
         raise TypeError("the body or the version is of another type than was written")
     if expires is not None:
         expires = _EPOCH + timedelta(microseconds=expires)
-    if files is None:
-        return Record(kind, key, body, version, *_from_names(names), expires)
-    files = {name: content.encode("latin-1") for name, content in json.loads(files).items()}
-    return Record(kind, key, body, version, *_from_names(names), expires, MappingProxyType(files))
+    return Record(kind, key, body, version, *from_names(names), expires, from_files(files))
 
 
 def _by_key(columns: str, keys: list[tuple[str, str]]) -> Iterator[tuple[str, list[str]]]:
@@ -356,17 +348,3 @@ def _wanted(columns: str, count: int) -> str:
     # A join, in this order, because SQLite uses no index for (kind, id) IN (VALUES ...).
     keys = ", ".join(["(?, ?)"] * count)
     return f"WITH key (a, b) AS (VALUES {keys}) SELECT {columns} FROM key CROSS JOIN record ON kind = a AND id = b"  # noqa: S608
-
-
-@lru_cache(1024)
-def _to_names(unique: tuple[str, ...], index: tuple[str, ...]) -> str | None:
-    return json.dumps((unique, index)) if unique or index else None
-
-
-@lru_cache(1024)
-def _from_names(names: str | bytes | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    unique, index = json.loads(names) if names is not None else ((), ())
-    if not isinstance(unique, list | tuple) or not isinstance(index, list | tuple):
-        raise TypeError("the names are no two lists")
-    "".join([*unique, *index]).encode()  # raises for what is no text, or half a surrogate
-    return tuple(unique), tuple(index)

@@ -1,0 +1,145 @@
+"""The command line on a PostgreSQL that asks for passwords, and docs/postgresql.md, which does what it says."""
+
+import asyncio
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psycopg
+import pytest
+from tests.cli.command import Person
+from tests.interop.postgresql import PostgreSQL
+from tests.wire import Wire
+
+from privet.stores.postgres import PostgresStore
+
+PAGE = (Path(__file__).parents[2] / "docs/postgresql.md").read_text()
+BLOCKS = re.findall(r"```sql\n(.*?)```", PAGE, re.DOTALL)
+PASSWORDS = dict(re.findall(r"CREATE ROLE (\w+) LOGIN PASSWORD '(.*?)';", PAGE))
+QUERIES = [block for block in BLOCKS if block.startswith("SELECT")]
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgreSQL]:
+    with PostgreSQL(password="superuser") as running:
+        yield running
+
+
+def test_it_can_be_followed(server: PostgreSQL, tmp_path: Path) -> None:
+    def execute(block: str, database: str) -> None:
+        for statement in filter(str.strip, block.split(";\n")):
+            server.do(statement, database)
+
+    def url(user: str, database: str) -> str:
+        return f"postgresql://{user}@127.0.0.1:{server.port}/{database}"
+
+    database, serving, auditing = (block for block in BLOCKS if block not in QUERIES)
+    execute(database, "postgres")
+    (tmp_path / "pgpass").write_text("".join(f"*:*:*:{user}:{word}\n" for user, word in PASSWORDS.items()))
+    (tmp_path / "pgpass").chmod(0o600)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PGPASSFILE", str(tmp_path / "pgpass"))
+        person = Person(tmp_path, url("privet", "privet"))
+        person.does("init")
+        execute(serving, "privet")
+        execute(auditing, "privet")
+        with Person(tmp_path, url("server", "privet")).serves("--auto-approve") as running:
+
+            async def issue() -> str:
+                async with httpx.AsyncClient() as http:
+                    wire = Wire(http, running.base)
+                    await wire.register()
+                    await wire.issue("web.internal", "10.0.0.7")
+                    assert wire.kid
+                    return wire.kid.rpartition("/")[2]
+
+            account = asyncio.run(issue())
+        (listed,) = json.loads(person.does("list", "--json").out)
+        with psycopg.connect(url("auditor", "privet"), autocommit=True) as auditor:
+            by_name, by_serial, ending, by_account, by_day = [
+                auditor.execute(query.replace("3f1c0a", listed["serial"]).encode()).fetchall() for query in QUERIES
+            ]
+            assert [(row[0], row[1], row[3]) for row in by_name] == [(listed["serial"], "valid", account)]
+            assert [(row[0], row[1], row[3]) for row in by_serial] == [(["web.internal", "10.0.0.7"], "valid", account)]
+            assert [(row[0], row[1]) for row in ending] == [(["web.internal", "10.0.0.7"], listed["serial"])]
+            assert by_account == [(account, 1)]
+            assert [count for _, count in by_day] == [1]
+            for table in ("record", "schema_version"):
+                with pytest.raises(psycopg.errors.InsufficientPrivilege):
+                    auditor.execute(f"SELECT * FROM privet.{table}".encode())
+
+
+def test_the_columns_are_those_it_names(server: PostgreSQL) -> None:
+    PostgresStore(server.new_database()).close()
+    with psycopg.connect(server.url("test_1"), autocommit=True) as somebody:
+        columns = somebody.execute("SELECT * FROM privet.certificate").description
+    assert columns
+    told = PAGE.partition("has a row for each certificate:")[2].partition("There are no keys")[0]
+    assert {column.name for column in columns} - {"kept_until"} == set(re.findall(r"`(\w+)`", told))
+
+
+@pytest.mark.parametrize(
+    ("store", "sentence"),
+    [
+        (
+            "postgresql://privet:s3cr3t@127.0.0.1:1/db",
+            "the store postgresql://privet@127.0.0.1:1/db cannot be opened: con",
+        ),
+        (
+            "postgresql://privet:s3cr3t/x@127.0.0.1:1/db",
+            "the store postgresql://privet@127.0.0.1:1/db cannot be opened: ",
+        ),
+        ("postgresql://h/db?password=s3cr3t&nonsense=1", "the store postgresql://h/db?nonsense=1 cannot be opened: "),
+        ("mysql://privet:s3cr3t@127.0.0.1/db", "PRIVET_STORE has to be sqlite:///PATH, file:///PATH, postgresql://"),
+        (
+            "postgresql:/privet:s3cr3t@127.0.0.1/db",
+            "PRIVET_STORE has to be sqlite:///PATH, file:///PATH, postgresql://",
+        ),
+    ],
+)
+def test_a_store_that_cannot_be_had_is_told_in_a_sentence_without_its_password(
+    tmp_path: Path, store: str, sentence: str
+) -> None:
+    done = Person(tmp_path, store).tries("list")
+    assert done.status != 0
+    (told,) = done.sentences
+    assert told.startswith(sentence)
+    assert "s3cr3t" not in done.err + done.out
+
+
+def test_an_empty_database_has_no_authority(server: PostgreSQL, tmp_path: Path) -> None:
+    server.do("CREATE DATABASE empty")
+    done = Person(tmp_path, server.url("empty")).tries("list")
+    assert done.sentences == [
+        f"there is no authority 'root' in postgresql://postgres@127.0.0.1:{server.port}/empty: `privet init` makes one"
+    ]
+
+
+def test_what_is_printed_to_be_copied_has_no_password_and_works_with_one(server: PostgreSQL, tmp_path: Path) -> None:
+    server.do("CREATE DATABASE printed")
+    person = Person(tmp_path, server.url("printed"))
+    with person.serves("--ask-person") as running:
+        told = running.program.output
+        assert "superuser" not in told
+        assert f"data         postgresql://postgres@127.0.0.1:{server.port}/printed\n" in told
+        (store,) = set(re.findall(r"--store ([^\s`]+)", told))
+        root = Person(tmp_path, store).does("root", env={"PGPASSWORD": "superuser"})
+        assert root.out == person.does("root").out
+
+
+def test_workers_share_it(server: PostgreSQL, tmp_path: Path) -> None:
+    server.do("CREATE DATABASE shared")
+    person = Person(tmp_path, server.url("shared"))
+    with person.serves("--auto-approve", "--workers", "2") as running:
+
+        async def issue() -> None:
+            for _ in range(4):
+                async with httpx.AsyncClient() as http:  # a connection of its own, to any of them
+                    wire = Wire(http, running.base)
+                    await wire.register()
+                    await wire.issue("web.internal")
+
+        asyncio.run(issue())
+    assert len(json.loads(person.does("list", "--json").out)) == 4

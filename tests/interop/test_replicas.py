@@ -1,0 +1,176 @@
+"""Two replicas on one PostgreSQL, with nginx in front that asks them in turn: clients cannot tell them from one."""
+
+import asyncio
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Self
+
+import httpx
+import pytest
+from tests.interop.clients import Caddy, Certbot, Lego
+from tests.interop.postgresql import PostgreSQL
+from tests.interop.programs import free_port
+from tests.interop.serving import Privet
+from tests.interop.test_proxy import nginx
+from tests.wire import Wire, jwk_of, new_key, problem_of, sign
+
+pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("replicas")]
+
+
+class Site:
+    """nginx on `front`; the replicas behind it, each with the port it listens at itself."""
+
+    def __init__(self, folder: Path, store: str) -> None:
+        self.folder = folder
+        self.front = free_port()
+        self.base = f"http://localhost:{self.front}/pki"
+        self.ports = [free_port() for _ in range(2)]
+        self.replicas = [
+            Privet(folder / str(port), "--port", str(port), "--external-url", self.base, store=store)
+            for port in self.ports
+        ]
+
+    @contextmanager
+    def running(self) -> Iterator[Self]:
+        self.folder.mkdir(exist_ok=True)
+        with ExitStack() as stack, ThreadPoolExecutor() as threads:
+            # Started at once: one of them makes the schema, and one the authority.
+            list(threads.map(stack.enter_context, self.replicas))
+            upstreams = [f"127.0.0.1:{port}" for port in self.ports]
+            stack.enter_context(nginx(self.folder / "nginx", self.front, *upstreams))
+            yield self
+
+    @property
+    def directory(self) -> str:
+        return f"{self.base}/directory"
+
+
+@pytest.fixture(scope="module")
+def site(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with Site(tmp_path_factory.mktemp("replicas"), postgresql.new_database()).running() as running:
+        yield running
+
+
+def test_both_replicas_have_the_same_authority(site: Site) -> None:
+    one, two = site.replicas
+    assert one.root().read_bytes() == two.root().read_bytes()
+
+
+@pytest.mark.parametrize("client", [Certbot, Lego], ids=lambda client: client.name)
+def test_a_client_gets_renews_and_revokes(site: Site, tmp_path: Path, client: type[Certbot | Lego]) -> None:
+    root = site.replicas[0].root()
+    made = client(tmp_path, site.directory, root)
+    names = [f"{client.name}.replicas.internal"]
+    made.issue(names).check(root, names)
+    made.renew(names).check(root, names)
+    made.revoke(names)
+    for replica in site.replicas:
+        assert [each["status"] for each in replica.certificates(names)] == ["valid", "revoked"]
+
+
+def test_caddy_gets_a_certificate(site: Site, tmp_path: Path) -> None:
+    root = site.replicas[0].root()
+    caddy = Caddy(tmp_path, site.directory, root, debian=False)
+    try:
+        caddy.start(["caddy.replicas.internal"])
+        caddy.issued("caddy.replicas.internal").check(root, ["caddy.replicas.internal"])
+    finally:
+        caddy.stop()
+
+
+def test_a_key_change_counts_at_once_everywhere(site: Site) -> None:
+    """RFC 8555 §7.3.5, asked of each replica right after the other one made it."""
+
+    async def change_keys() -> None:
+        async with httpx.AsyncClient() as http:
+            wire = Wire(http, site.base)
+            await wire.register()
+            for number in range(6):
+                at = site.ports[number % 2]
+                assert wire.kid
+                assert (await sent_to(wire, at, wire.kid)).status_code == 200  # so that it has seen the key
+                old, key = wire.key, new_key()
+                url = wire.url("key-change")
+                inner = sign(
+                    key, {"alg": "ES256", "jwk": jwk_of(key), "url": url}, {"account": wire.kid, "oldKey": jwk_of(old)}
+                )
+                changed = await sent_to(wire, site.ports[1 - number % 2], url, inner)
+                assert changed.status_code == 200, changed.text
+                assert problem_of(await sent_to(wire, at, wire.kid)) == (403, "unauthorized")
+                wire.key = key
+                assert (await sent_to(wire, at, wire.kid)).status_code == 200
+
+    asyncio.run(change_keys())
+
+
+def test_of_two_requests_with_one_nonce_at_two_replicas_at_once_one_wins(site: Site) -> None:
+    """RFC 8555 §6.5."""
+
+    async def spend() -> None:
+        async with httpx.AsyncClient() as http:
+            wire = Wire(http, site.base)
+            await wire.register()
+            assert wire.kid
+            for _ in range(20):
+                url = wire.url("new-order")
+                names = {"identifiers": [{"type": "dns", "value": "one.internal"}]}
+                message = sign(wire.key, await wire.header(url), names)
+                answers = await asyncio.gather(*(post(http, port, url, message) for port in site.ports))
+                assert sorted(answer.status_code for answer in answers) == [201, 400]
+                (refused,) = [answer for answer in answers if answer.status_code == 400]
+                assert problem_of(refused) == (400, "badNonce")
+
+    asyncio.run(spend())
+
+
+async def sent_to(wire: Wire, port: int, url: str, payload: object = None) -> httpx.Response:
+    """Sign a request for the address that clients know, and bring it to one of the replicas."""
+    return await post(wire.http, port, url, sign(wire.key, await wire.header(url), payload))
+
+
+async def post(http: httpx.AsyncClient, port: int, url: str, message: object) -> httpx.Response:
+    path = url.partition("/pki")[2]
+    headers = {"content-type": "application/jose+json"}
+    return await http.post(f"http://127.0.0.1:{port}{path}", json=message, headers=headers)
+
+
+def test_when_the_database_is_gone_clients_are_told_when_to_come_back(tmp_path: Path) -> None:
+    with PostgreSQL() as own, Privet(tmp_path, store=own.url()) as privet:
+        base = privet.directory.removesuffix("/directory")
+
+        async def order() -> httpx.Response:
+            async with httpx.AsyncClient(timeout=60) as http:
+                wire = Wire(http, base)
+                await wire.register()
+                return await wire.order("one.internal")
+
+        assert asyncio.run(order()).status_code == 201
+        own.stop()
+        nonce = httpx.head(f"{base}/new-nonce", timeout=60)
+        assert nonce.status_code == 200  # which takes no database
+
+        async def register() -> httpx.Response:
+            async with httpx.AsyncClient(timeout=60) as http:
+                return await Wire(http, base).register()
+
+        refused = asyncio.run(register())
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) > 0
+        own.start()
+        assert asyncio.run(order()).status_code == 201
+
+
+def test_a_password_in_the_address_is_told_to_nobody(tmp_path: Path) -> None:
+    with PostgreSQL(password="s3cr3t") as own:
+        privet = Privet(tmp_path, "--log-level", "debug", store=own.url())
+        with privet:
+            Lego(tmp_path / "lego", privet.directory, privet.root()).issue(["one.internal"])
+            assert len(privet.listed()) == 1
+            told = privet.privet("root", "--json")
+            assert f'"data": "postgresql://postgres@127.0.0.1:{own.port}/postgres"' in told
+            own.stop()
+            assert httpx.get(f"{privet.directory.removesuffix('/directory')}/directory", timeout=60).status_code == 200
+        assert privet.program
+        assert "s3cr3t" not in told + privet.program.output
