@@ -1,4 +1,5 @@
 import asyncio
+import contextlib
 import http.client
 import itertools
 import json
@@ -297,7 +298,10 @@ def handshake(port: int, context: ssl.SSLContext, name: str = "127.0.0.1") -> x5
 
 def port_of(pid: int) -> int:
     """Where a process listens."""
-    inodes = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+    inodes = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+            inodes.add(str(fd.readlink()))
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         fields = line.split()
         if fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes:
