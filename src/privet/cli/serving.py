@@ -32,7 +32,7 @@ _KEEP_ALIVE = 65
 
 def run(settings: Settings) -> None:
     """Serve until a signal comes. Raises `Failure`."""
-    logging.config.dictConfig(_logging(settings.log_level))
+    logging.config.dictConfig(log_config(settings.log_level))
     # Until uvicorn takes signals over there are no requests to finish, but a socket file to remove.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: sys.exit(0))
@@ -64,7 +64,7 @@ def run(settings: Settings) -> None:
             proxy_headers=False,  # the site knows better whom to believe
             server_header=False,
             access_log=False,
-            log_config=_logging(settings.log_level),
+            log_config=log_config(settings.log_level),
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=GRACE,
         )
@@ -136,7 +136,7 @@ def tls_names(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys([external, *own, *settings.tls_name, *local]))
 
 
-def _logging(level: str) -> dict[str, object]:
+def log_config(level: str) -> dict[str, object]:
     """A line with its time for everything worth one, on stderr; uvicorn speaks up only when something is wrong."""
     return {
         "version": 1,
@@ -144,7 +144,7 @@ def _logging(level: str) -> dict[str, object]:
         "formatters": {"line": {"()": _Line, "format": "%(asctime)s %(levelname)s %(message)s"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
         "root": {"level": level.upper(), "handlers": ["stderr"]},
-        "loggers": {"uvicorn": {"level": "WARNING"}},
+        "loggers": {"uvicorn": {"level": "WARNING"}, "httpx": {"level": "WARNING"}},
     }
 
 
