@@ -9,6 +9,8 @@ import logging.config
 import os
 import shlex
 import shutil
+import signal
+import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
@@ -255,6 +257,7 @@ def renew(
     with ExitStack() as end:
         if daemon:
             logging.config.dictConfig(log_config("info"))
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until there is something to end first
             opened = [end.enter_context(Folder.find(path)) for path in folders]
             asyncio.run(node_renewal.keep_renewed(opened))
             return

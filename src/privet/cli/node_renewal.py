@@ -44,6 +44,7 @@ _SPELLED = {
     "the challenge handlers are for": "the options are for",
     "Give HTTP01Handler another port": "Give --http-01-port another port",
     "the webroot of the server that is there, or mount it in that": "or --webroot of the server that is there",
+    "give the CA's root as ca_bundle= or its ca_fingerprint=": "say which root to trust with --fingerprint or --ca-file",
     "the ca_bundle": "the --ca-file",
 }
 
@@ -67,8 +68,6 @@ def to_sentence(error: Exception) -> str:
     sentence = str(error) or type(error).__name__
     for said, spelled in _SPELLED.items():
         sentence = sentence.replace(said, spelled)
-    if "certificate verify failed" in sentence:
-        sentence += "; say with --fingerprint or --ca-file which root to trust"
     return " ".join(sentence.split())
 
 
