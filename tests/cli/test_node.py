@@ -126,7 +126,8 @@ APART = ("unshare", "--map-root-user", "--mount", "sh", "-euc")
         ),
         (
             "mount -t tmpfs none /etc; mkdir /etc/bin; "
-            "printf '#!/bin/sh\\ntest $1 = extract; /bin/cat /etc/pki/ca-trust/source/anchors/*' > /etc/bin/update-ca-trust; "
+            "printf '#!/bin/sh\\ntest $1 = extract; /bin/cat /etc/pki/ca-trust/source/anchors/*' "
+            "> /etc/bin/update-ca-trust; "
             "/bin/chmod 755 /etc/bin/update-ca-trust; PATH=/etc/bin",
             "/bin/cat /etc/pki/ca-trust/source/anchors/privet-*.pem",
         ),
@@ -183,7 +184,7 @@ def test_over_plain_http_when_that_is_said(ca: Person, node: Person) -> None:
 def test_with_a_file_of_roots(ca: Person, node: Person, serving: Serving) -> None:
     asked = ("web.internal", "--directory", serving.directory, "--out", "web")
     refused = node.tries("node", "issue", *asked)
-    assert "say which root to trust with --fingerprint or --ca-file" in refused.sentences[0]
+    assert "say whom to trust with --fingerprint or --ca-file" in refused.sentences[0]
     (node.folder / "roots.pem").write_text(ca.does("root").out)
     node.does("node", "issue", *asked, "--ca-file", "roots.pem")
     assert (node.folder / "web/ca.pem").read_text() == ca.does("root").out
