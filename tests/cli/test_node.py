@@ -8,6 +8,7 @@ import shlex
 import ssl
 import stat
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ import pytest
 from cryptography import x509
 from tests.certificates import openssl
 from tests.cli.command import PRIVET, Person, Serving, environment
-from tests.interop.programs import free_port
+from tests.interop.programs import Program, free_port
 
 NAMES = ("web.internal", "10.0.0.7")
 FILES = ("ca.pem", "cert.pem", "fullchain.pem", "key.pem")
@@ -204,6 +205,33 @@ def test_control_is_proved_on_a_port(ca: Person, node: Person) -> None:
         assert proof["method"] == "http-01"
 
 
+def test_control_is_proved_by_files_that_a_web_server_shows(ca: Person, node: Person) -> None:
+    port = str(free_port())
+    html = node.folder / "html"
+    html.mkdir()
+    options = ("--validate", "http-01", "--http-01-port", port, "--validate-allow", "127.0.0.0/8")
+    server = Program(sys.executable, "-u", "-m", "http.server", port, "-b", "127.0.0.1", "-d", html)
+    with ca.serves("--tls", *options, "--resolver", "127.0.0.1:9") as serving, server:
+        server.wait_for("Serving HTTP on")
+        asked = ("127.0.0.1", "--directory", serving.directory, "--fingerprint", fingerprint(ca), "--out", "web")
+        node.does("node", "issue", *asked, "--webroot", "html")
+        server.wait_for(r'"GET /\.well-known/acme-challenge/\S+ HTTP/1.1" 200')
+    assert [path for path in html.rglob("*") if path.is_file()] == []
+
+
+def test_a_hook_that_fails_is_a_sentence(ca: Person, node: Person) -> None:
+    hook = node.folder / "hook"
+    hook.write_text('#!/bin/sh\necho "$1 $2: no such zone" >&2\nexit 4\n')
+    hook.chmod(0o755)
+    with ca.serves("--tls", "--validate", "dns-01", "--resolver", "127.0.0.1:9") as serving:
+        asked = ("web.invalid", "--directory", serving.directory, "--fingerprint", fingerprint(ca), "--out", "web")
+        refused = node.tries("node", "issue", *asked, "--dns-hook", "./hook")
+    (told,) = refused.sentences
+    assert (
+        f"the hook {hook} ended with 4 for _acme-challenge.web.invalid: present _acme-challenge.web.invalid: " in told
+    )
+
+
 def test_an_external_account_key_lets_a_node_in(owner: Person) -> None:
     person = owner
     key = person.does("eab", "create", "--name", "web", "--json").json
@@ -347,6 +375,20 @@ def test_somebody_else_s_state_is_not_believed(node: Person, serving: Serving, t
     assert refused.sentences == [
         f"{private} belongs to somebody else; run this as the user who ran `privet node issue`"
     ]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
+@pytest.mark.parametrize(("owner", "bits"), [(65534, 0o755), (0, 0o777), (0, 0o775)])
+def test_a_folder_that_others_may_change_is_none_for_root(
+    node: Person, serving: Serving, owner: int, bits: int
+) -> None:
+    issues(node, serving)
+    web = node.folder / "web"
+    os.chown(web, owner, -1)
+    web.chmod(bits)
+    refused = node.tries("node", "renew", "web")
+    (told,) = refused.sentences
+    assert told.startswith(f"others may change what is in {web}, and so what is run in your name: let it belong to you")
 
 
 HTTPS = ("--directory", "https://127.0.0.1:1/directory", "--out", "web")

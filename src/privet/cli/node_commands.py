@@ -223,6 +223,7 @@ def issue(
         profile=profile,
         contact=tuple(contact or ()),
     )
+    _warn_in_sentences()
     with Folder.make(out) as folder:
         folder.check_writable(settings)
         try:
@@ -261,7 +262,7 @@ def renew(
             opened = [end.enter_context(Folder.find(path)) for path in folders]
             asyncio.run(node_renewal.keep_renewed(opened))
             return
-        logging.getLogger("privet").addHandler(logging.NullHandler())  # failures are sentences
+        _warn_in_sentences()
         failures: list[Failure] = []
         documents = []
         for path in folders:
@@ -311,6 +312,21 @@ def status(folders: Folders, json: options.JSON = False) -> None:
             print("\n" * (number > 0), end="")
             print_fields(each.fields)
     _raise(failures + [Failure(each.alarm) for each in found if each.alarm])
+
+
+class _Sentences(logging.Handler):
+    """What is worth a warning, as everything else is said here: without a traceback."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        cause = record.exc_info[1] if record.exc_info else None
+        why = f": {node_renewal.to_sentence(cause)}" if isinstance(cause, Exception) else ""
+        print(f"privet: {record.getMessage()}{why}", file=sys.stderr)
+
+
+def _warn_in_sentences() -> None:
+    logging.getLogger("privet").addHandler(_Sentences(logging.WARNING))
+    logging.getLogger("privet.renewal").propagate = False  # what it would warn of is how the command fails
+    logging.getLogger("privet.renewal").addHandler(logging.NullHandler())
 
 
 def _raise(failures: list[Failure]) -> None:

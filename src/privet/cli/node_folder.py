@@ -70,7 +70,7 @@ class Folder:
         """Open a folder, made if it is not there. Raises `Failure`."""
         path = path.expanduser().absolute()
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            path.mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as error:
             raise Failure(f"the folder {path} cannot be made: {error.strerror}") from None
         return cls._open(path)
@@ -96,8 +96,13 @@ class Folder:
         try:
             with contextlib.suppress(FileExistsError):
                 private.mkdir(mode=0o700)
-            found = private.lstat()
             # Whoever can write into the folder could bring a `.privet` along, and with it a command for us to run.
+            above, found = path.stat(), private.lstat()
+            if above.st_uid not in (0, os.geteuid()) or above.st_mode & (0o002 if os.geteuid() else 0o022):
+                raise Failure(
+                    f"others may change what is in {path}, and so what is run in your name: let it belong to you, and "
+                    "let nobody else write there; --owner is for the files in it"
+                )
             if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid():
                 raise Failure(f"{private} belongs to somebody else; run this as the user who ran `privet node issue`")
             private.chmod(0o700)
