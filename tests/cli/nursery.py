@@ -16,9 +16,9 @@ from privet.cli import main
 
 
 def serve() -> None:
-    for argument in ("version", "--help"):  # whatever is imported late is imported now
+    for arguments in (["version"], ["--help"], ["node", "--help"]):  # whatever is imported late is imported now
         with contextlib.redirect_stdout(io.StringIO()), contextlib.suppress(SystemExit):
-            sys.argv = ["privet", argument]
+            sys.argv = ["privet", *arguments]
             main()
     for line in sys.stdin:
         child = os.fork()

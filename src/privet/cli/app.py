@@ -14,6 +14,7 @@ from privet.cli.certificates import issue, list_, revoke, show
 from privet.cli.certs import cert
 from privet.cli.doctor import doctor
 from privet.cli.external_accounts import eab
+from privet.cli.node import node
 from privet.cli.policies import policy
 from privet.cli.printing import print_json
 from privet.cli.serve import serve
@@ -39,6 +40,7 @@ app.command(rich_help_panel=_CERTIFICATES)(issue)
 app.command("list", rich_help_panel=_CERTIFICATES)(list_)
 app.command(rich_help_panel=_CERTIFICATES)(show)
 app.command(rich_help_panel=_CERTIFICATES)(revoke)
+app.add_typer(node, name="node", rich_help_panel="Certificates for this machine")
 app.command(rich_help_panel=_APPROVAL)(pending)
 app.command(rich_help_panel=_APPROVAL)(approve)
 app.command(rich_help_panel=_APPROVAL)(refuse)

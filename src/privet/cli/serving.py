@@ -35,7 +35,7 @@ _KEEP_ALIVE = 65
 
 def run(settings: Settings, files: Files) -> None:
     """Serve until a signal comes. Raises `Failure`."""
-    logging.config.dictConfig(_logging(settings.log_level))
+    logging.config.dictConfig(log_config(settings.log_level))
     # Until uvicorn takes signals over there are no requests to finish, but a socket file to remove.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: sys.exit(0))
@@ -69,7 +69,7 @@ def run(settings: Settings, files: Files) -> None:
             proxy_headers=False,  # the site knows better whom to believe
             server_header=False,
             access_log=False,
-            log_config=_logging(settings.log_level),
+            log_config=log_config(settings.log_level),
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=GRACE,
         )
@@ -146,15 +146,15 @@ def tls_names(settings: Settings) -> tuple[str, ...]:
     return tuple(dict.fromkeys([external, *own, *settings.tls_name, *local]))
 
 
-def _logging(level: str) -> dict[str, object]:
-    """A line with its time for everything worth one, on stderr; uvicorn and psycopg speak only of what is wrong."""
+def log_config(level: str) -> dict[str, object]:
+    """A line with its time for everything worth one, on stderr; the libraries speak only of what is wrong."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
         "formatters": {"line": {"()": _Line, "format": "%(asctime)s %(levelname)s %(message)s"}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
         "root": {"level": level.upper(), "handlers": ["stderr"]},
-        "loggers": {"uvicorn": {"level": "WARNING"}, "psycopg": {"level": "ERROR"}},
+        "loggers": {"uvicorn": {"level": "WARNING"}, "httpx": {"level": "WARNING"}, "psycopg": {"level": "ERROR"}},
     }
 
 

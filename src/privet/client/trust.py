@@ -54,9 +54,23 @@ async def fetch_root(
     """The root with this fingerprint from `ca.pem` beside the directory. Who sends it does not matter: it is the
     fingerprint that is believed. Raises `ClientError`."""
     wanted = read_fingerprint(fingerprint)
-    url = urllib.parse.urljoin(directory_url, "ca.pem")
-    if origin_of(url) is None:
-        raise ClientError(f"{shown(directory_url)} is not the URL of an ACME directory")
+    found = await fetch_roots(directory_url, transport=transport)
+    for certificate in found:
+        if certificate.fingerprint(hashes.SHA256()) == wanted:
+            return certificate
+    there = ", ".join(certificate.fingerprint(hashes.SHA256()).hex(":").upper() for certificate in found)
+    raise ClientError(
+        f"the root at {_beside(directory_url)} has the fingerprint {there}, not {wanted.hex(':').upper()}: this is "
+        "another CA, or somebody in between; nothing was asked of it"
+    )
+
+
+async def fetch_roots(
+    directory_url: str, *, transport: httpx.AsyncBaseTransport | None = None
+) -> list[x509.Certificate]:
+    """What is at `ca.pem` beside the directory, from whoever answers: to be compared, not to be trusted. Raises
+    `ClientError`."""
+    url = _beside(directory_url)
     anybody = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     anybody.check_hostname = False
     anybody.verify_mode = ssl.CERT_NONE
@@ -75,17 +89,16 @@ async def fetch_root(
     except (httpx.HTTPError, httpx.StreamError, ValueError, OSError) as error:
         raise ClientError(f"the root cannot be fetched from {url}: {error}") from None
     try:
-        found = x509.load_pem_x509_certificates(bytes(body))
+        return x509.load_pem_x509_certificates(bytes(body))
     except ValueError:
         raise ClientError(f"what is at {url} is not a certificate in PEM") from None
-    for certificate in found:
-        if certificate.fingerprint(hashes.SHA256()) == wanted:
-            return certificate
-    there = ", ".join(certificate.fingerprint(hashes.SHA256()).hex(":").upper() for certificate in found)
-    raise ClientError(
-        f"the root at {url} has the fingerprint {there}, not {wanted.hex(':').upper()}: this is another CA, or "
-        "somebody in between; nothing was asked of it"
-    )
+
+
+def _beside(directory_url: str) -> str:
+    url = urllib.parse.urljoin(directory_url, "ca.pem")
+    if origin_of(url) is None:
+        raise ClientError(f"{shown(directory_url)} is not the URL of an ACME directory")
+    return url
 
 
 def trust_in_root(root: x509.Certificate) -> ssl.SSLContext:

@@ -1,0 +1,431 @@
+"""The commands of `privet node`: bootstrap, issue, renew, status.
+
+The law of this module: what is wrong with what was asked is said before anything is asked of a CA.
+"""
+
+import asyncio
+import logging
+import logging.config
+import os
+import shlex
+import shutil
+import signal
+import sys
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from privet.acme.identifiers import BadIdentifier, from_text
+from privet.bundle import CertBundle
+from privet.ca import KeyType
+from privet.ca.certificates import fingerprint as fingerprint_of
+from privet.cli import node_renewal, options
+from privet.cli.failures import Failure, Mistakes
+from privet.cli.node_folder import Folder, NodeSettings, read_owner, write_file
+from privet.cli.node_renewal import NotReloaded, told
+from privet.cli.node_status import Standing, standing
+from privet.cli.node_trust import install, named_root
+from privet.cli.printing import print_fields, print_json, to_text
+from privet.cli.serving import log_config
+from privet.client.errors import ClientError
+from privet.client.signing import ExternalAccount
+from privet.client.trust import read_fingerprint, trust_in
+
+node = typer.Typer()
+
+Directory = Annotated[
+    str,
+    typer.Option("--directory", metavar="URL", help="The CA's directory, such as https://ca.internal:8555/directory."),
+]
+Fingerprint = Annotated[
+    str | None,
+    typer.Option(
+        "--fingerprint", metavar="SHA256", help="The root's SHA-256, as `privet root` prints it where the CA is."
+    ),
+]
+Folders = Annotated[
+    list[Path], typer.Argument(metavar="DIR...", help="Folders that `privet node issue --out DIR` has filled.")
+]
+
+
+@node.command()
+def bootstrap(
+    directory: Directory,
+    fingerprint: Fingerprint = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write the root into this file.")] = None,
+    install_: Annotated[
+        bool, typer.Option("--install", help="Have this system trust it, by update-ca-certificates or update-ca-trust.")
+    ] = False,
+    json: options.JSON = False,
+) -> None:
+    """Trust a CA: fetch its root, check the fingerprint, and write it into a file.
+
+    ```
+    privet node bootstrap --directory https://ca.internal:8555/directory --fingerprint 5C:0B:… --out root.pem
+    ```
+
+    Without --fingerprint it says what there is to compare, and writes nothing.
+    """
+    mistakes = _about_trust(directory, fingerprint)
+    if out is None and not install_ and fingerprint is not None:
+        mistakes.append("say with --out FILE where the root is to be written, or --install, or both")
+    if mistakes:
+        raise Mistakes(mistakes)
+    with told():
+        root = asyncio.run(named_root(directory, fingerprint))
+    if out is not None:
+        out = out.expanduser().absolute()
+        write_file(out, root.public_bytes(Encoding.PEM))
+    installed = install(root) if install_ else None
+    document = {
+        "fingerprint": fingerprint_of(root),
+        "subject": root.subject.rfc4514_string(),
+        "not_after": to_text(root.not_valid_after_utc),
+        "file": out and str(out),
+        "installed": installed and str(installed),
+    }
+    if json:
+        print_json(document)
+    else:
+        print_fields((name.replace("_", " "), value) for name, value in document.items())
+
+
+@node.command()
+def issue(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="DNS names, wildcards, and IP addresses.")],
+    directory: Directory,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where cert.pem, fullchain.pem, key.pem and ca.pem are written.")
+    ],
+    fingerprint: Fingerprint = None,
+    ca_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Trust the roots in this file, and these alone.")
+    ] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Use plain http, where anybody on the way can answer for the CA.")
+    ] = False,
+    http_01: Annotated[
+        bool, typer.Option("--http-01", help="Prove control by answering on port 80, or on --http-01-port.")
+    ] = False,
+    http_01_port: Annotated[
+        int | None,
+        typer.Option("--http-01-port", metavar="PORT", min=1, max=65535, help="The port that port 80 is forwarded to."),
+    ] = None,
+    webroot: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Prove control by files in a folder that a web server shows.")
+    ] = None,
+    dns_hook: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PROGRAM",
+            help="Prove control by records in DNS: PROGRAM present NAME VALUE, and PROGRAM cleanup NAME VALUE.",
+        ),
+    ] = None,
+    tls_alpn_01: Annotated[
+        bool, typer.Option("--tls-alpn-01", help="Prove control by answering on port 443, or on --tls-alpn-01-port.")
+    ] = False,
+    tls_alpn_01_port: Annotated[
+        int | None,
+        typer.Option(
+            "--tls-alpn-01-port", metavar="PORT", min=1, max=65535, help="The port that port 443 is forwarded to."
+        ),
+    ] = None,
+    owner: Annotated[
+        str | None, typer.Option(metavar="USER[:GROUP]", help="Whom the files are to belong to; for root.")
+    ] = None,
+    mode: Annotated[
+        str, typer.Option(metavar="MODE", help="The mode of key.pem: 0600, or 0640 to let a group read it.")
+    ] = "0600",
+    reload_command: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COMMAND", help="Run this when there is a new certificate, now and later, without a shell."
+        ),
+    ] = None,
+    key_type: options.KeyKind = KeyType.P256,
+    external_account: Annotated[
+        str | None, typer.Option(metavar="KID", help="The id of the key by which the CA lets you in.")
+    ] = None,
+    external_account_key_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The file with that key, in base64url.")
+    ] = None,
+    profile: Annotated[str | None, typer.Option(metavar="NAME", help="One of the profiles that the CA offers.")] = None,
+    contact: Annotated[
+        list[str] | None, typer.Option(metavar="EMAIL", help="Whom the CA may write to. May be given several times.")
+    ] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep what is there if it is young, and was asked for in the same way.")
+    ] = False,
+    json: options.JSON = False,
+) -> None:
+    """Get a certificate, and write it where a service reads it.
+
+    ```
+    privet node issue web.internal 10.0.0.7 --directory https://ca.internal:8555/directory --fingerprint 5C:0B:… \\
+        --out /etc/web --reload-command 'nginx -s reload'
+    ```
+
+    ```
+    privet node issue db.internal --directory https://ca.internal:8555/directory --ca-file root.pem --http-01 \\
+        --out /etc/postgresql/tls --owner postgres --reload-command 'systemctl reload postgresql'
+    ```
+
+    What was asked for is kept in DIR/.privet, so that `privet node renew DIR` needs no options. A service that could
+    not be told is a warning, and exit status 3.
+    """
+    mistakes = _about_trust(directory, fingerprint, insecure)
+    if fingerprint is not None and ca_file is not None:
+        mistakes.append("--fingerprint and --ca-file both say whom to trust: leave one of them out")
+    if urlsplit(directory).scheme == "http" and not insecure:
+        mistakes.append(
+            "--directory is not https, so anybody on the way could answer for the CA: use https with --fingerprint, or "
+            "say --insecure on a network you trust"
+        )
+    mistakes += _about_names(names) + _about_external_account(external_account, external_account_key_file)
+    if ca_file is not None:
+        try:
+            trust_in(ca_file)
+        except ClientError as error:
+            mistakes.append(str(error).replace("the ca_bundle", f"the --ca-file {ca_file}"))
+    if webroot is not None and not webroot.is_dir():
+        mistakes.append(f"--webroot: there is no folder {webroot}")
+    if owner is not None:
+        try:
+            read_owner(owner)
+        except Failure as failure:
+            mistakes.append(str(failure))
+    bits = _read_mode(mode, mistakes)
+    hook = _read_command("--dns-hook", dns_hook, mistakes)
+    reload = _read_command("--reload-command", reload_command, mistakes)
+    if mistakes:
+        raise Mistakes(mistakes)
+    settings = NodeSettings(
+        names=tuple(names),
+        directory=directory,
+        fingerprint=fingerprint,
+        ca_file=_absolute(ca_file),
+        insecure=insecure,
+        http_01_port=http_01_port or (80 if http_01 else None),
+        webroot=_absolute(webroot),
+        dns_hook=hook,
+        tls_alpn_01_port=tls_alpn_01_port or (443 if tls_alpn_01 else None),
+        owner=owner,
+        mode=bits,
+        reload_command=reload,
+        key_type=key_type,
+        external_account=external_account,
+        external_account_key_file=_absolute(external_account_key_file),
+        profile=profile,
+        contact=tuple(contact or ()),
+    )
+    _warn_in_sentences()
+    with Folder.make(out) as folder:
+        folder.check_writable(settings)
+        try:
+            bundle = asyncio.run(node_renewal.get(folder, settings, keep=keep))
+        except NotReloaded:
+            _print_issued(folder, folder.bundle(settings), json)
+            raise
+        _print_issued(folder, bundle, json)
+
+
+@node.command()
+def renew(
+    folders: Folders,
+    daemon: Annotated[
+        bool, typer.Option("--daemon", help="Stay, and renew whenever something is due, until SIGTERM comes.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Renew what is not due, too.")] = False,
+    json: options.JSON = False,
+) -> None:
+    """Renew what is due, as it was asked for: when the CA suggests it, else after two thirds of its life.
+
+    ```
+    privet node renew /etc/web /etc/postgresql/tls
+    privet node renew /etc/web --daemon
+    ```
+
+    After a renewal the reload command is run; one that failed is run again. With --daemon a CA that is down is asked
+    again, ever more often the less time is left.
+    """
+    if daemon and (force or json):
+        raise Mistakes([f"--daemon stays, so it cannot be combined with {'--force' if force else '--json'}"])
+    with ExitStack() as end:
+        if daemon:
+            logging.config.dictConfig(log_config("info"))
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until there is something to end first
+            opened = [end.enter_context(Folder.find(path)) for path in folders]
+            asyncio.run(node_renewal.keep_renewed(opened))
+            return
+        _warn_in_sentences()
+        failures: list[Failure] = []
+        documents = []
+        for path in folders:
+            try:
+                with Folder.find(path) as folder:
+                    renewed = False
+                    try:
+                        renewed = asyncio.run(node_renewal.renew(folder, force=force))
+                    except Failure as failure:
+                        failures.append(failure)
+                    found = standing(folder, datetime.now(UTC))
+                    documents.append(found.document | {"renewed": renewed})
+                    if not json:
+                        what = "renewed" if renewed else "unchanged"
+                        print(
+                            f"{what:<12} {folder.path}, for {', '.join(found.names)} until {to_text(found.not_after)}"
+                        )
+            except Failure as failure:
+                failures.append(failure)
+        if json:
+            print_json(documents)
+        _raise(failures)
+
+
+@node.command()
+def status(folders: Folders, json: options.JSON = False) -> None:
+    """Show how it stands with certificates. Exit status 1 says that somebody has to look: one has ended, its renewal
+    has failed and the end is near, or its service was not told of it.
+
+    ```
+    privet node status /etc/web
+    ```
+    """
+    now = datetime.now(UTC)
+    failures: list[Failure] = []
+    found: list[Standing] = []
+    for path in folders:
+        try:
+            with Folder.find(path) as folder:
+                found.append(standing(folder, now))
+        except Failure as failure:
+            failures.append(failure)
+    if json:
+        print_json([each.document for each in found])
+    else:
+        for number, each in enumerate(found):
+            print("\n" * (number > 0), end="")
+            print_fields(each.fields)
+    _raise(failures + [Failure(each.alarm) for each in found if each.alarm])
+
+
+class _Sentences(logging.Handler):
+    """What is worth a warning, as everything else is said here: without a traceback."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        cause = record.exc_info[1] if record.exc_info else None
+        why = f": {node_renewal.to_sentence(cause)}" if isinstance(cause, Exception) else ""
+        print(f"privet: {record.getMessage()}{why}", file=sys.stderr)
+
+
+def _warn_in_sentences() -> None:
+    logging.getLogger("privet").addHandler(_Sentences(logging.WARNING))
+    logging.getLogger("privet.renewal").propagate = False  # what it would warn of is how the command fails
+    logging.getLogger("privet.renewal").addHandler(logging.NullHandler())
+
+
+def _raise(failures: list[Failure]) -> None:
+    """All of them, with the exit status of the worst: a service that was not told is not as bad as no certificate."""
+    if failures:
+        together = Failure("\n".join(map(str, failures)))
+        together.status = min(failure.status for failure in failures)
+        raise together
+
+
+def _print_issued(folder: Folder, bundle: CertBundle, json: bool) -> None:
+    files = {name: folder.path / name for name in ("cert.pem", "fullchain.pem", "key.pem", "ca.pem")}
+    document: dict[str, object] = {
+        "names": list(bundle.domains),
+        "not_after": to_text(bundle.expires_at),
+        "files": {name.removesuffix(".pem"): str(path) for name, path in files.items() if path.exists()},
+    }
+    if json:
+        print_json(document)
+        return
+    print_fields([("names", ", ".join(bundle.domains)), ("valid until", document["not_after"])])
+    print_fields((path.stem, path) for path in files.values() if path.exists())
+    print(f"\nTo keep it renewed:\n  privet node renew {shlex.quote(str(folder.path))} --daemon")
+
+
+# --- what may be wrong ---
+
+
+def _about_trust(directory: str, fingerprint: str | None, insecure: bool = False) -> list[str]:
+    mistakes = []
+    try:
+        parts = urlsplit(directory)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        known = False
+    if not known:
+        mistakes.append(f"--directory has to be a URL such as https://ca.internal:8555/directory, not {directory!r}")
+    elif insecure and parts.scheme == "https":
+        mistakes.append("--insecure is for plain http, and --directory is https: leave it out")
+    if fingerprint is not None:
+        try:
+            read_fingerprint(fingerprint)
+        except ClientError as error:
+            mistakes.append(f"--fingerprint: {error}")
+    return mistakes
+
+
+def _about_names(names: list[str]) -> list[str]:
+    mistakes = []
+    for name in names:
+        try:
+            from_text(name)
+        except BadIdentifier as error:
+            mistakes.append(str(error))
+    return mistakes
+
+
+def _about_external_account(kid: str | None, file: Path | None) -> list[str]:
+    if kid is None and file is None:
+        return []
+    if kid is None or file is None:
+        return ["--external-account and --external-account-key-file go together: give both"]
+    try:
+        ExternalAccount.read(kid, file.read_text("ascii").strip())
+    except OSError as error:
+        return [f"the --external-account-key-file {file} cannot be read: {error.strerror}"]
+    except (ClientError, ValueError):
+        return [f"the --external-account-key-file {file} does not hold a key in base64url"]
+    return []
+
+
+def _read_mode(text: str, mistakes: list[str]) -> int:
+    try:
+        bits = int(text, 8)
+    except ValueError:
+        bits = -1
+    # Its owner reads it, and whoever is neither that nor in the group does not.
+    if bits & ~0o660 or not bits & 0o400:
+        mistakes.append(f"--mode has to be a mode that keeps others out, such as 0600 or 0640, not {text!r}")
+    return bits
+
+
+def _read_command(option: str, text: str | None, mistakes: list[str]) -> tuple[str, ...]:
+    """A command as words, its program by a whole path where it was a path, so that it is found from anywhere."""
+    if text is None:
+        return ()
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        words = []
+    if not words:
+        mistakes.append(f"{option} cannot be read: {text!r} is not a program with its arguments")
+        return ()
+    found = shutil.which(words[0])
+    if found is None:
+        mistakes.append(f"{option}: there is no program {words[0]!r} here; it is run without a shell")
+        return ()
+    return (os.path.abspath(found) if os.sep in words[0] else words[0], *words[1:])  # noqa: PTH100 - links stay
+
+
+def _absolute(path: Path | None) -> str | None:
+    return None if path is None else str(path.expanduser().absolute())

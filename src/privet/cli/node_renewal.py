@@ -1,0 +1,284 @@
+"""Getting a node's certificate, putting it in its place, telling the service, and doing that again in time.
+
+The laws of this module: a certificate counts as in its place once the service has been told of it, so whoever was
+killed in between is not the last who tries; and a service or a CA that is down ends nothing.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from privet.acme.problems import Problem
+from privet.bundle import CertBundle
+from privet.ca import KeyType
+from privet.cli.failures import Failure
+from privet.cli.node_folder import CA, Folder, NodeSettings
+from privet.cli.printing import to_text
+from privet.cli.stores import read_file
+from privet.client.client import Client
+from privet.client.dns01 import DNS01Handler, Hook
+from privet.client.errors import ClientError
+from privet.client.handlers import ChallengeHandler
+from privet.client.http01 import HTTP01Handler
+from privet.client.renewal import RenewalManager
+from privet.client.tlsalpn01 import TLSALPN01Handler
+from privet.client.trust import fetch_root, fetch_roots
+
+log = logging.getLogger("privet.node")
+
+_LOOK = 60.0
+_RELOAD = 120.0
+
+# What the client says to programmers, as it is spelled on the command line.
+_SPELLED = {
+    "give it as external_account=(kid, mac_key)": "give it with --external-account and --external-account-key-file",
+    "Give a challenge_handler that fits": "Give --http-01, --webroot, --tls-alpn-01 or --dns-hook",
+    "the challenge handlers are for": "the options are for",
+    "Give HTTP01Handler another port": "Give --http-01-port another port",
+    "the webroot of the server that is there, or mount it in that": "or --webroot of the server that is there",
+    "give the CA's root as ca_bundle= or its ca_fingerprint=": "say whom to trust with --fingerprint or --ca-file",
+    "the ca_bundle": "the --ca-file",
+}
+
+
+class NotReloaded(Failure):
+    """The certificate is in its place, and its service does not know."""
+
+    status = 3
+
+
+@contextlib.contextmanager
+def told() -> Iterator[None]:
+    """What a client or a server says, as a `Failure`."""
+    try:
+        yield
+    except (ClientError, Problem) as error:
+        raise Failure(to_sentence(error)) from None
+
+
+def to_sentence(error: Exception) -> str:
+    sentence = str(error) or type(error).__name__
+    for said, spelled in _SPELLED.items():
+        sentence = sentence.replace(said, spelled)
+    return " ".join(sentence.split())
+
+
+@contextlib.asynccontextmanager
+async def connected(folder: Folder, settings: NodeSettings) -> AsyncIterator[Client]:
+    """The client for a folder. Raises `Failure`, and what the client raises as one."""
+    with told():
+        async with Client(
+            settings.directory,
+            store=folder.store,
+            challenge_handler=_handlers(settings),
+            allow_insecure=settings.insecure,
+            ca_bundle=settings.ca_file,
+            ca_fingerprint=settings.fingerprint,
+            contact=settings.contact,
+            external_account=_external_account(settings),
+            key_type=KeyType(settings.key_type),
+            profile=settings.profile,
+        ) as client:
+            yield client
+
+
+def _handlers(settings: NodeSettings) -> list[ChallengeHandler]:
+    handlers: list[ChallengeHandler] = []
+    if settings.http_01_port is not None:
+        handlers.append(HTTP01Handler(settings.http_01_port))
+    if settings.webroot is not None:
+        handlers.append(HTTP01Handler(webroot=settings.webroot))
+    if settings.dns_hook:
+        handlers.append(DNS01Handler(Hook(*settings.dns_hook)))
+    if settings.tls_alpn_01_port is not None:
+        handlers.append(TLSALPN01Handler(settings.tls_alpn_01_port))
+    return handlers
+
+
+def _external_account(settings: NodeSettings) -> tuple[str, str] | None:
+    """What lets a node in. The account that it has let in goes on without it."""
+    if settings.external_account is None or settings.external_account_key_file is None:
+        return None
+    try:
+        key = Path(settings.external_account_key_file).read_text("ascii").strip()
+    except (OSError, ValueError):
+        return None
+    return settings.external_account, key
+
+
+# --- into its place ---
+
+
+async def trusted(settings: NodeSettings, bundle: CertBundle) -> bytes | None:
+    """What others have to trust, to trust this certificate: the root that was named, or the one beside the directory
+    if it has signed the end of the chain."""
+    if settings.fingerprint is not None:
+        return (await fetch_root(settings.directory, settings.fingerprint)).public_bytes(Encoding.PEM)
+    if settings.ca_file is None:
+        last = x509.load_pem_x509_certificates(bundle.fullchain_pem)[-1]
+        with contextlib.suppress(ClientError):
+            for root in await fetch_roots(settings.directory):
+                with contextlib.suppress(ValueError, TypeError, InvalidSignature):
+                    last.verify_directly_issued_by(root)
+                    return root.public_bytes(Encoding.PEM)
+    return None
+
+
+def files_of(folder: Folder, settings: NodeSettings, bundle: CertBundle) -> dict[str, bytes]:
+    """What belongs into the folder. Raises `Failure`."""
+    if settings.ca_file is not None:
+        ca = read_file(Path(settings.ca_file), "the --ca-file ")
+    elif found := folder.remembered("root").get("pem"):
+        ca = found.encode()
+    else:
+        ca = b"".join(
+            each.public_bytes(Encoding.PEM) for each in x509.load_pem_x509_certificates(bundle.fullchain_pem)[1:]
+        )
+    return ({CA: ca} if ca else {}) | bundle.files
+
+
+async def put_in_place(folder: Folder, settings: NodeSettings) -> None:
+    """Have the current certificate in the folder, and its service told. Does nothing where that is so. Raises
+    `Failure`, and of those `NotReloaded` when only the service is missing."""
+    bundle = folder.bundle(settings)
+    files = files_of(folder, settings, bundle)
+    wanted = {"serial": f"{bundle.serial:x}", "owner": settings.owner, "mode": settings.mode}
+    live = folder.remembered("live")
+    complaint = live.pop("complaint", None)
+    if live != wanted or not folder.holds(files):
+        await asyncio.to_thread(folder.swap, files, settings)
+    elif complaint is None:
+        return
+    complaint = await _reload(settings.reload_command) if settings.reload_command else None
+    folder.remember("live", wanted | ({"complaint": complaint} if complaint else {}))
+    if complaint is not None:
+        raise NotReloaded(f"the certificate is in {folder.path}, but {complaint}")
+
+
+async def _reload(command: Sequence[str]) -> str | None:
+    """Tell the service. Returns what went wrong."""
+    what = f"the reload command {' '.join(command)!r}"
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+        )
+    except OSError as error:
+        return f"{what} cannot be run: {error.strerror}"
+    try:
+        async with asyncio.timeout(_RELOAD):
+            said, _ = await process.communicate()
+    except TimeoutError:
+        return f"{what} did not end within {_RELOAD:g} seconds"
+    finally:
+        if process.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    if process.returncode == 0:
+        return None
+    text = " ".join(said.decode(errors="replace").split())[-500:]
+    return f"{what} ended with {process.returncode}" + (f": {text}" if text else "")
+
+
+# --- in time ---
+
+
+async def get(folder: Folder, settings: NodeSettings, *, keep: bool) -> CertBundle:
+    """Ask for a certificate and put it in its place; with `keep`, one that is young and was asked for in the same way
+    stays. Raises `Failure`."""
+    before = folder.remembered("settings")
+    same = all(before.get(each) == getattr(settings, each) for each in ("directory", "key_type", "profile"))
+    async with connected(folder, settings) as client:
+        bundle = await (client.ensure(settings.names) if keep and same else client.issue(settings.names))
+        root = await trusted(settings, bundle)
+    folder.remember("root", {"pem": root.decode()} if root else {})
+    folder.keep_settings(settings)
+    folder.remember("renewal", {})
+    await put_in_place(folder, settings)
+    return bundle
+
+
+async def renew(folder: Folder, *, force: bool) -> bool:
+    """Renew what is due, and return whether it was. Raises `Failure`."""
+    settings = folder.settings()
+    async with connected(folder, settings) as client:
+        if force:
+            await client.renew(folder.bundle(settings))
+            folder.remember("renewal", {})
+            renewed = True
+        else:
+            manager = RenewalManager(client=client, names=[settings.domain])
+            renewed = bool(await manager.sweep())
+            _remember(folder, manager)
+    await put_in_place(folder, settings)
+    if error := folder.remembered("renewal").get("error"):
+        raise Failure(f"the certificate in {folder.path} was not renewed: {error}")
+    return renewed
+
+
+async def keep_renewed(folders: Sequence[Folder]) -> None:
+    """Renew as long as nobody sends SIGTERM or SIGINT."""
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    end = asyncio.create_task(ended.wait())
+    tasks = [asyncio.create_task(_keep(folder)) for folder in folders]
+    try:
+        done, _ = await asyncio.wait([end, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for each in (end, *tasks):
+            each.cancel()
+        await asyncio.gather(end, *tasks, return_exceptions=True)
+    log.info("ended")
+
+
+async def _keep(folder: Folder) -> None:
+    news = asyncio.Event()
+    settings = folder.settings()
+    log.info("keeping the certificate for %s in %s renewed", settings.domain, folder.path)
+    tell: Callable[..., None] = lambda *_: news.set()  # noqa: E731
+    async with connected(folder, settings) as client:
+        manager = RenewalManager(client=client, names=[settings.domain], on_renewed=tell, on_error=tell)
+        task = manager.start()
+        try:
+            while True:
+                news.clear()
+                # The manager renews; whatever goes wrong here is tried again, a minute from now.
+                try:
+                    await put_in_place(folder, folder.settings())
+                    _remember(folder, manager)
+                except Exception as error:
+                    log.warning("%s", error if isinstance(error, Failure) else repr(error))
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(news.wait(), _LOOK)
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+def _remember(folder: Folder, manager: RenewalManager) -> None:
+    for each in manager.status():
+        folder.remember(
+            "renewal",
+            {
+                "due": each.due and to_text(each.due),
+                "failures": each.failures,
+                "error": each.error and to_sentence(ClientError(each.error)),
+                "at": to_text(datetime.now(UTC)),
+            }
+            if each.failures
+            else {"due": each.due and to_text(each.due)},
+        )

@@ -1,0 +1,95 @@
+"""How it stands with a node's certificate: what its services read, what renewal said last, and whether to worry.
+
+The law of this module: it looks and changes nothing, and asks nobody.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from cryptography import x509
+
+from privet.acme.identifiers import from_text
+from privet.cli.failures import Failure
+from privet.cli.node_folder import Folder
+from privet.cli.printing import printable, to_text
+from privet.client.schedule import Schedule
+
+# Renewal is due when a third of the life is left. When half of that has gone by, and it fails, somebody has to know.
+_NEAR = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How it stands. `alarm` is what somebody has to look at, if there is anything."""
+
+    folder: str
+    names: tuple[str, ...]
+    issuer: str
+    serial: str
+    not_before: datetime
+    not_after: datetime
+    due: str
+    error: str | None
+    failures: int
+    alarm: str | None
+
+    @property
+    def document(self) -> dict[str, object]:
+        return {
+            "folder": self.folder,
+            "names": list(self.names),
+            "issuer": self.issuer,
+            "serial": self.serial,
+            "not_before": to_text(self.not_before),
+            "not_after": to_text(self.not_after),
+            "due": self.due,
+            "error": self.error,
+            "failures": self.failures,
+            "healthy": self.alarm is None,
+        }
+
+    @property
+    def fields(self) -> Iterable[tuple[str, object]]:
+        yield "folder", self.folder
+        yield "names", ", ".join(self.names)
+        yield "issuer", self.issuer
+        yield "valid until", to_text(self.not_after)
+        yield "due", self.due
+        yield "last error", self.error
+
+
+def standing(folder: Folder, now: datetime) -> Standing:
+    """Raises `Failure`."""
+    settings = folder.settings()
+    try:
+        certificate = x509.load_pem_x509_certificate((folder.path / "cert.pem").read_bytes())
+    except (OSError, ValueError):
+        raise Failure(
+            f"{folder.path / 'cert.pem'} is not a certificate any more: `privet node renew {folder.path}` puts it back"
+        ) from None
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    renewal, live = folder.remembered("renewal"), folder.remembered("live")
+    complaint = live.get("complaint")
+    error = renewal.get("error")
+    alarm = None
+    if end <= now:
+        alarm = f"the certificate in {folder.path} ended at {to_text(end)}"
+    elif error and end - now < (end - begin) / _NEAR:
+        alarm = f"the certificate in {folder.path} ends at {to_text(end)}, and its renewal fails"
+    elif complaint:
+        alarm = f"the certificate in {folder.path} is new, but {complaint}"
+    if alarm and error:
+        alarm += f": {error}"
+    return Standing(
+        folder=str(folder.path),
+        names=tuple(from_text(name).value for name in settings.names),
+        issuer=printable(certificate.issuer.rfc4514_string()),
+        serial=f"{certificate.serial_number:x}",
+        not_before=begin,
+        not_after=end,
+        due=renewal.get("due") or to_text(Schedule().due(begin, end, lambda: 0.0)),
+        error=error or complaint,
+        failures=renewal.get("failures", 0),
+        alarm=alarm,
+    )
