@@ -24,7 +24,8 @@ from privet.cli.node_folder import CA, Folder, NodeSettings
 from privet.cli.printing import to_text
 from privet.cli.stores import read_file
 from privet.client.client import Client
-from privet.client.dns01 import DNS01Handler, Hook
+from privet.client.dns01 import DNS01Handler
+from privet.client.dnsproviders import Hook
 from privet.client.errors import ClientError
 from privet.client.handlers import ChallengeHandler
 from privet.client.http01 import HTTP01Handler
