@@ -45,7 +45,7 @@ _SPELLED = {
     "the challenge handlers are for": "the options are for",
     "Give HTTP01Handler another port": "Give --http-01-port another port",
     "the webroot of the server that is there, or mount it in that": "or --webroot of the server that is there",
-    "give the CA's root as ca_bundle= or its ca_fingerprint=": "say whom to trust with --fingerprint or --ca-file",
+    "give the CA's root as ca_bundle=, or its ca_fingerprint=": "say whom to trust with --fingerprint or --ca-file",
     "the ca_bundle": "the --ca-file",
 }
 
