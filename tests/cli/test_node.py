@@ -276,7 +276,8 @@ def test_a_service_is_told(node: Person, serving: Serving) -> None:
     node.does("node", "renew", "web")
     assert len(told.read_text().splitlines()) == 1, "nothing was due"
     node.does("node", "renew", "web", "--force")
-    assert told.read_text().splitlines()[-1] == f"serial={certificate(node.folder / 'web/cert.pem').serial_number:X}"
+    _, _, last = told.read_text().splitlines()[-1].partition("serial=")
+    assert int(last, 16) == certificate(node.folder / "web/cert.pem").serial_number
 
 
 def test_a_service_that_could_not_be_told_is_a_warning_and_told_again(

@@ -162,6 +162,7 @@ async def put_in_place(folder: Folder, settings: NodeSettings) -> None:
     folder.remember("live", wanted | ({"complaint": complaint} if complaint else {}))
     if complaint is not None:
         raise NotReloaded(f"the certificate is in {folder.path}, but {complaint}")
+    log.info("the certificate is in %s%s", folder.path, ", and its service was told" * bool(settings.reload_command))
 
 
 async def _reload(command: Sequence[str]) -> str | None:
