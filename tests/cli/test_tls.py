@@ -181,3 +181,24 @@ def test_keeping_it_goes_on_when_the_store_fails_for_a_while(caplog: pytest.LogC
 
     asyncio.run(story())
     assert "could not be renewed, will try again: the disk is away" in caplog.text
+
+
+def test_no_handshake_fails_while_it_is_renewed(clock: Clock) -> None:
+    """Renewal happens in a thread; a handshake never finds the new certificate beside the old key."""
+    own = OwnCertificate(authority(MemoryStore(), clock), NAMES, DAY, clock)
+    own.refresh()
+    over = threading.Event()
+
+    def renew() -> None:
+        for _ in range(150):
+            clock.time += DAY
+            own.refresh()
+        over.set()
+
+    renewing = threading.Thread(target=renew)
+    renewing.start()
+    serials = set()
+    while not over.is_set():
+        serials.add(shown(own).serial_number)
+    renewing.join()
+    assert len(serials) > 5

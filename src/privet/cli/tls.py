@@ -8,12 +8,12 @@ import asyncio
 import json
 import logging
 import ssl
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from typing import TypeVar
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -22,6 +22,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from privet.acme.identifiers import IdentifierType, from_text
 from privet.ca import AuthorityError, CertificateAuthority, KeyType, keys
 from privet.cli.failures import Failure
+from privet.mtls.contexts import file_of
+from privet.mtls.live import LiveContext
 from privet.stores import Conflict, Record, StoreError
 
 log = logging.getLogger("privet")
@@ -83,6 +85,9 @@ def read_client_ca(path: Path) -> str:
     return "".join(certificate.public_bytes(Encoding.PEM).decode() for certificate in found)
 
 
+Context = TypeVar("Context", bound=ssl.SSLContext)
+
+
 class OwnCertificate:
     """Keeps an `SSLContext` supplied with a good certificate for these names. `client_ca` (PEM) are the authorities
     whose certificates clients may show."""
@@ -102,26 +107,31 @@ class OwnCertificate:
         # By its names, so that servers with other names can share the store.
         self._id = "_".join((ca.name, *self._names))
         self._pause = min(_LOOK_EVERY, validity / 30)
+        self._client_ca = client_ca
         self._loaded = b""
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self.context.minimum_version = ssl.TLSVersion.TLSv1_2
-        self.context.set_alpn_protocols(["http/1.1"])
-        if client_ca is not None:
+        self.context = self._set_up(LiveContext(ssl.PROTOCOL_TLS_SERVER))
+
+    def _set_up(self, context: Context) -> Context:
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.set_alpn_protocols(["http/1.1"])
+        if self._client_ca is not None:
             # Who shows none is anybody; who shows one that does not verify gets no connection.
-            self.context.verify_mode = ssl.CERT_OPTIONAL
-            self.context.load_verify_locations(cadata=client_ca)
+            context.verify_mode = ssl.CERT_OPTIONAL
+            context.load_verify_locations(cadata=self._client_ca)
             # A session that is resumed is not verified again.
-            self.context.options |= ssl.OP_NO_TICKET
-            self.context.num_tickets = 0
+            context.options |= ssl.OP_NO_TICKET
+            context.num_tickets = 0
+        return context
 
     def refresh(self) -> datetime:
         """Take up the certificate in the store, after renewing it if it is time; return when to look again."""
         own = self._current()
         if own.fullchain != self._loaded:
-            with tempfile.NamedTemporaryFile(prefix="privet-") as file:  # 0600 from the moment it exists
-                file.write(own.fullchain + own.key)
-                file.flush()
-                self.context.load_cert_chain(file.name)
+            # Another context, whole from the start: a handshake must not find the new certificate beside the old key.
+            renewed = self._set_up(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER))
+            with file_of(own.fullchain + own.key) as path:
+                renewed.load_cert_chain(path)
+            self.context.supersede(renewed)
             self._loaded = own.fullchain
         return own.due
 
