@@ -54,9 +54,8 @@ async def new_account(server: Server, request: VerifiedRequest) -> Reply:
     if bound and bound.key and bound.key.uses is not None:
         changed.append(bound.key.use())
     elif bound and bound.key:
-        unchanged.append(
-            bound.key
-        )  # nobody counts, so that many can come at once; but it is not to be revoked meanwhile
+        # Nobody counts, so that many can come at once; but it is not to be revoked meanwhile.
+        unchanged.append(bound.key)
     await server.commit(*changed, account, unchanged=unchanged)
     return Reply(_shown(account, request.urls), status=201, location=request.urls.to("acct", account.id))
 

@@ -135,9 +135,8 @@ class Server:
         part is a small one because other processes fill the same room. Raises `Problem` (rateLimited).
         """
         now = self.now()
-        full = Problem(ProblemType.RATE_LIMITED, f"{most} {what}", retry_after=timedelta(minutes=5))
         if now < self._full.get(name, now) <= now + _FULL:
-            raise full
+            raise _no_room(most, what)
         left = self._room.pop(name, 0)
         if left <= 0:
             # What has expired takes no room: if it did, who is refused would wait for a pruning that nobody brings on.
@@ -149,7 +148,7 @@ class Server:
                 if len(self._full) >= _READINGS_REMEMBERED:
                     self._full.clear()
                 self._full[name] = now + _FULL  # whoever asks all the time does not have everything counted each time
-                raise full
+                raise _no_room(most, what)
             left = 1 + (most - count) // 8
         if len(self._room) >= _READINGS_REMEMBERED:
             self._room.clear()
@@ -191,6 +190,10 @@ class Server:
                 self._keys.clear()
             key = self._keys[name] = Key.from_jwk(dict(account.jwk))
         return key
+
+
+def _no_room(most: int, what: str) -> Problem:
+    return Problem(ProblemType.RATE_LIMITED, f"{most} {what}", retry_after=timedelta(minutes=5))
 
 
 def _stored(thing: Any) -> Any:
