@@ -115,6 +115,7 @@ def test_keys_belong_to_an_authority_and_want_its_password(person: Person) -> No
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        (["--name", "-a"], "--name must not begin with a hyphen, as '-a' does: commands take that for an option"),
         (["--name", " "], "--name has to be a text of at most 100 characters, not ' '"),
         (["--name", "a", "--allow", "a..b"], "--allow has a name that is none: 'a..b' is not a valid DNS name: "),
         (["--name", "a", "--trust", "10.0.0.1/8"], "--trust has a name that is none: '10.0.0.1/8' is not a network "),

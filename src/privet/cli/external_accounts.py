@@ -154,6 +154,8 @@ def _mistakes(name: str, allow: list[str], trust: list[str], wildcard: bool, use
     mistakes = []
     if not name.strip() or not name.isprintable() or len(name) > 100:
         mistakes.append(f"--name has to be a text of at most 100 characters, not {name!r}")
+    if name.startswith("-"):
+        mistakes.append(f"--name must not begin with a hyphen, as {name!r} does: commands take that for an option")
     for option, patterns in (("--allow", allow), ("--trust", trust)):
         for pattern in patterns:
             try:

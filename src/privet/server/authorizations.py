@@ -3,13 +3,12 @@
 import asyncio
 import contextlib
 import logging
-import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 from privet.acme.attempts import Attempt
 from privet.acme.challenges import STANDARD, ChallengeType, challenge_types, key_authorization
-from privet.acme.encoding import to_base64url, to_json
+from privet.acme.encoding import to_json
 from privet.acme.identifiers import Identifier
 from privet.acme.payloads import read_new_authorization, read_status
 from privet.acme.problems import Problem, ProblemType
@@ -20,6 +19,7 @@ from privet.server.policy import Decision, Ruling
 from privet.server.records import Account, Authorization, Challenge, Kind
 from privet.server.refusals import refused_orders
 from privet.server.server import Reply, Server, VerifiedRequest
+from privet.server.tokens import new_token
 from privet.server.urls import URLs
 from privet.server.validators import Judgement, TakesTheirWord, Validators, challenge_fields, judge, refuse
 from privet.stores.base import Conflict, new_id
@@ -299,7 +299,7 @@ def make_authorization(
 
 def _make_challenge(type: ChallengeType, validated: datetime | None) -> Challenge:
     status = Status.PENDING if validated is None else Status.VALID
-    return Challenge(type, to_base64url(secrets.token_bytes(24)), status, validated=validated)
+    return Challenge(type, new_token(), status, validated=validated)
 
 
 async def check_pending(server: Server, account: Account, *, adding: int = 1) -> None:

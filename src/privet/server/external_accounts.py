@@ -25,6 +25,7 @@ from privet.server.names import Names
 from privet.server.policy import Decision, Ruling
 from privet.server.records import Account, Kind
 from privet.server.server import Server, VerifiedRequest
+from privet.server.tokens import new_secret
 from privet.stores.base import Conflict, Record, Store, new_id
 
 log = logging.getLogger("privet")
@@ -153,7 +154,7 @@ def create(
     Raises `BadPattern` for a name that is none.
     """
     allow, trust = Names(allow).patterns, Names(trust).patterns
-    secret, id = secrets.token_bytes(32), new_id(now)
+    secret, id = new_secret(32), new_id(now)
     made = ExternalAccountKey(
         id, name, ca.name, _seal(ca, id, secret), now, allow, trust, wildcard=wildcard, ends=ends, uses=uses
     )
