@@ -34,9 +34,8 @@ from privet import ACMEResponder, Applicant, CertificateAuthority, Decision, Lim
 from privet.acme.encoding import to_json
 from privet.acme.identifiers import Identifier, IdentifierType
 from privet.acme.status import Status
+from privet.server.asgi import Receive, Scope, Send
 from privet.server.records import Authorization, Kind
-from privet.server.requests import Receive
-from privet.server.responder import Scope, Send
 from privet.validation import Networks, make_validators
 
 PATIENCE = timedelta(milliseconds=200)

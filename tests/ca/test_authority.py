@@ -675,6 +675,44 @@ def test_a_profile_has_certificates_for_its_own_kinds_of_keys(ca: CertificateAut
         ca.prepare(keys.generate(KeyType.ED25519).public_key(), [from_text("a.internal")], profile=only_ec)
 
 
+def test_the_common_name_of_a_client_may_be_any_text(store: Store, clock: Clock) -> None:
+    ca = CertificateAuthority(store, now=clock)
+    ca.init()
+    key = keys.generate(KeyType.P256).public_key()
+    prepared = ca.prepare(key, [], common_name="epoch_user", profile=CLIENT)
+    store.commit(prepared.to_record())
+    signed = ca.sign(replace(prepared, version=1))
+    store.commit(signed.to_record())
+    certificate = x509.load_pem_x509_certificate(signed.cert_pem)
+    assert_is_leaf(certificate, issuer=ca.root_cert, names=[], client=True, cn="epoch_user")
+    openssl_verify(signed.cert_pem, ca.root_cert_pem, purpose="sslclient", at=NOON)
+    (found,) = ca.certificates("epoch_user")
+    assert found == ca.certificate(signed.serial) == replace(signed, version=2)
+    assert (found.names, found.common_name, found.identifiers) == (("epoch_user",), "epoch_user", ())
+
+    both = ca.prepare(key, [from_text("a.internal")], common_name="epoch_user", profile=CLIENT)
+    assert both.names == ("epoch_user", "a.internal")
+    certificate = x509.load_pem_x509_certificate(ca.sign(both).cert_pem)
+    assert_is_leaf(certificate, issuer=ca.root_cert, names=["a.internal"], client=True, cn="epoch_user")
+
+
+def test_the_common_name_of_a_server_is_a_dns_name(ca: CertificateAuthority) -> None:
+    key, names = keys.generate(KeyType.P256).public_key(), [from_text("a.internal")]
+    with pytest.raises(ValueError, match="'epoch_user' is no DNS name, and other common names are for clients alone"):
+        ca.prepare(key, names, common_name="epoch_user")
+    with pytest.raises(ValueError, match="at least one name"):
+        ca.prepare(key, [], common_name="b.internal")
+    certificate = x509.load_pem_x509_certificate(ca.sign(ca.prepare(key, names, common_name="b.internal")).cert_pem)
+    assert_is_leaf(certificate, issuer=ca.root_cert, names=["a.internal"], cn="b.internal")
+
+
+@pytest.mark.parametrize("cn", ["", "x" * 65, "line\nbreak", "nul\0"])
+def test_what_is_no_common_name_is_refused(ca: CertificateAuthority, cn: str) -> None:
+    key = keys.generate(KeyType.P256).public_key()
+    with pytest.raises(ValueError, match="1 to 64 printable characters"):
+        ca.prepare(key, [], common_name=cn, profile=CLIENT)
+
+
 def test_a_weak_key_is_never_certified(ca: CertificateAuthority) -> None:
     weak = rsa.generate_private_key(65537, 1024)
     with pytest.raises(WeakKey):

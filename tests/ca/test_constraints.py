@@ -291,6 +291,21 @@ def test_where_subjects_are_constrained_certificates_have_none() -> None:
     assert not list(certificate.subject)
     assert certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).critical
     openssl_verify(bundle.cert_pem, root.cert_pem, name="a.internal", at=NOON)
+    with pytest.raises(AuthorityError, match="this would have no name"):
+        ca.prepare(keys.generate(KeyType.P256).public_key(), [], common_name="epoch_user", profile=CLIENT)
+
+
+def test_a_common_name_that_could_be_a_host_is_constrained_as_one() -> None:
+    ca = CertificateAuthority(MemoryStore(), now=Clock())
+    ca.init(name_constraints=NameConstraints(["internal"]))
+    key = keys.generate(KeyType.P256).public_key()
+    for cn, allowed in (("epoch_user", True), ("postgres", True), ("user.internal", True), ("user.example", False)):
+        if allowed:
+            pem = ca.sign(ca.prepare(key, [], common_name=cn, profile=CLIENT)).cert_pem
+            openssl_verify(pem, ca.root_cert_pem, purpose="sslclient", at=NOON)
+        else:
+            with pytest.raises(NamesRefused, match=cn):
+                ca.prepare(key, [], common_name=cn, profile=CLIENT)
 
 
 @pytest.mark.parametrize(

@@ -44,6 +44,27 @@ def test_common_name_and_alternative_names_are_one_list() -> None:
     assert names(parse_csr(make_csr(KEY, ["a.internal"], cn="B.Internal"))) == ["b.internal", "a.internal"]
 
 
+def test_a_common_name_may_be_any_text_where_that_is_meant() -> None:
+    client = make_csr(KEY, ["a.internal"], cn="epoch_user")
+    with pytest.raises(BadCSR, match="bad name"):
+        parse_csr(client)
+    csr = parse_csr(client, any_common_name=True)
+    assert (csr.common_name, names(csr)) == ("epoch_user", ["a.internal"])
+    csr = parse_csr(make_csr(KEY, cn="epoch_user"), any_common_name=True)
+    assert (csr.common_name, names(csr), csr.alternative_names) == ("epoch_user", [], ())
+    csr = parse_csr(make_csr(KEY, ["a.internal"], cn="B.internal"), any_common_name=True)
+    assert (csr.common_name, names(csr)) == ("B.internal", ["b.internal", "a.internal"])
+    assert [each.value for each in csr.alternative_names] == ["a.internal"]
+    two = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, cn) for cn in ("a.internal", "b.internal")])
+    request = x509.CertificateSigningRequestBuilder().subject_name(two).sign(KEY, hashes.SHA256())
+    der = request.public_bytes(Encoding.DER)
+    assert names(parse_csr(der)) == ["a.internal", "b.internal"]
+    with pytest.raises(BadCSR, match="several common names"):
+        parse_csr(der, any_common_name=True)
+    with pytest.raises(BadCSR, match="names nobody"):
+        parse_csr(make_csr(KEY), any_common_name=True)
+
+
 def test_letter_case_does_not_count() -> None:
     assert names(parse_csr(make_csr(KEY, ["A.Internal", "a.internal"], cn="A.INTERNAL"))) == ["a.internal"]
 
@@ -283,12 +304,13 @@ def test_a_request_cut_short_or_prolonged_is_refused() -> None:
 
 
 def csr_or_bad_csr(data: bytes) -> None:
-    try:
-        csr = parse_csr(from_pem(data))
-    except BadCSR as error:
-        assert_sentence(str(error))
-    else:
-        assert csr.identifiers
+    for any_common_name in (False, True):
+        try:
+            csr = parse_csr(from_pem(data), any_common_name=any_common_name)
+        except BadCSR as error:
+            assert_sentence(str(error))
+        else:
+            assert csr.identifiers or (any_common_name and csr.common_name is not None)
 
 
 def assert_sentence(text: str) -> None:

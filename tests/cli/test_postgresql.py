@@ -13,6 +13,8 @@ from tests.cli.command import Person
 from tests.interop.postgresql import PostgreSQL
 from tests.wire import Wire
 
+from privet.acme.identifiers import from_text
+from privet.ca import CLIENT, CertificateAuthority, KeyType, keys
 from privet.stores.postgres import PostgresStore
 
 PAGE = (Path(__file__).parents[2] / "docs/postgresql.md").read_text()
@@ -78,6 +80,19 @@ def test_the_columns_are_those_it_names(server: PostgreSQL) -> None:
     assert columns
     told = PAGE.partition("has a row for each certificate:")[2].partition("There are no keys")[0]
     assert {column.name for column in columns} - {"kept_until"} == set(re.findall(r"`(\w+)`", told))
+
+
+def test_the_common_name_of_a_client_is_one_of_the_names(server: PostgreSQL) -> None:
+    url = server.new_database()
+    with PostgresStore(url) as store:
+        ca = CertificateAuthority(store)
+        ca.init()
+        key = keys.generate(KeyType.P256).public_key()
+        for cn, identifiers in (("epoch_user", []), (None, [from_text("a.internal")])):
+            store.commit(ca.prepare(key, identifiers, common_name=cn, profile=CLIENT).to_record())
+    with psycopg.connect(url, autocommit=True) as somebody:
+        rows = somebody.execute("SELECT names FROM privet.certificate ORDER BY id").fetchall()
+    assert rows == [(["epoch_user"],), (["a.internal"],)]
 
 
 @pytest.mark.parametrize(

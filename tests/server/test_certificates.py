@@ -20,6 +20,7 @@ from tests.wire import BASE, PrivateKey, Wire, der_of, new_key, problem_of
 from privet import CertificateAuthority, FileStore, MemoryStore
 from privet.acme.encoding import from_base64url, to_base64url
 from privet.acme.identifiers import Identifier, IdentifierType
+from privet.ca import CLIENT
 from privet.ca.certificates import Certificate
 
 pytestmark = pytest.mark.anyio
@@ -254,6 +255,20 @@ async def test_who_may_revoke_the_certificate_of_another(cast: Cast, who: str) -
     refusal = (401, "unauthorized") if who == "a deactivated account" else (403, "unauthorized")
     assert response.status_code == 200 if allowed else problem_of(response) == refusal
     assert not cast.revoked()
+
+
+async def test_no_account_is_authorized_for_the_common_name_of_a_client(stage: Stage) -> None:
+    """§7.6 wants authorizations for all identifiers in the certificate; where there are none, that is not nobody's."""
+    async with stage(auto_approve=True) as scene:
+        wire, key = await scene.account(), new_key()
+        prepared = scene.ca.prepare(key.public_key(), [], common_name="epoch_user", profile=CLIENT)
+        scene.store.commit(prepared.to_record())
+        signed = scene.ca.sign(replace(prepared, version=1))
+        scene.store.commit(signed.to_record())
+        assert signed.der
+        payload = {"certificate": to_base64url(signed.der)}
+        assert problem_of(await wire.post("revoke-cert", payload)) == (403, "unauthorized")
+        assert (await Wire(scene.http, scene.base, key=key).post("revoke-cert", payload)).status_code == 200
 
 
 async def test_a_deactivated_account_revokes_by_the_certificates_key_alone(cast: Cast) -> None:

@@ -12,15 +12,15 @@ from datetime import UTC, datetime, timedelta
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from privet.acme.identifiers import BadIdentifier, Identifier, from_text
+from privet.acme.identifiers import BadIdentifier, Identifier, IdentifierType, from_json, from_text
 from privet.bundle import KIND as BUNDLE
 from privet.bundle import CertBundle
 from privet.ca import keys
 from privet.ca.certificates import KIND as CERTIFICATE
-from privet.ca.certificates import AuthorityError, Certificate, WrongStatus, fingerprint, identifier_name, serial_name
+from privet.ca.certificates import AuthorityError, Certificate, WrongStatus, fingerprint, name_of, serial_name
 from privet.ca.constraints import NameConstraints
 from privet.ca.csr import from_pem, parse_csr
-from privet.ca.issuer import Issuer, make_root, new_serial
+from privet.ca.issuer import Issuer, check_common_name, make_root, new_serial
 from privet.ca.keys import KeyType, PublicKey, WeakKey, check_public_key
 from privet.ca.profiles import CLIENT, DEFAULT, Profile
 from privet.stores.base import Conflict, Record, Store, new_id
@@ -175,6 +175,7 @@ class CertificateAuthority:
         public_key: PublicKey,
         identifiers: Sequence[Identifier],
         *,
+        common_name: str | None = None,
         profile: Profile = DEFAULT,
         not_before: datetime | None = None,
         not_after: datetime | None = None,
@@ -187,14 +188,17 @@ class CertificateAuthority:
         It begins a little in the past unless `not_before` says otherwise, and lives as long as `validity` or the
         profile says unless `not_after` does. It is cut off where the authority ends, and is `clamped` then.
 
-        Raises `WeakKey`, `NamesRefused`, and `AuthorityError` if there is no time at which it would be valid or no
-        use for which verifiers would accept it.
+        The common name is the first of the identifiers, if it fits, unless `common_name` says another. That of a
+        client's certificate may be any text, such as the user of a database, and then there need be no identifiers.
+
+        Raises `ValueError` for what is no common name, `WeakKey`, `NamesRefused`, and `AuthorityError` if there is no
+        time at which it would be valid or no use for which verifiers would accept it.
         """
-        if not identifiers:
+        if not identifiers and (common_name is None or profile.server):
             raise ValueError("a certificate needs at least one name")
         if (key_type := check_public_key(public_key)) not in profile.key_types:
             raise WeakKey(f"the profile {profile.name!r} is not for {key_type} keys")
-        self.check_names(identifiers)
+        self.check_names([*identifiers, *_named_by(common_name, profile)])
         self.issuer.check_usages(profile)
         now, serial = self._now(), new_serial()
         validity = profile.validity if validity is None else validity
@@ -203,7 +207,7 @@ class CertificateAuthority:
             _logger.warning(
                 "certificate %x for %s is cut to %s, %s, the span of authority %r",
                 serial,
-                identifiers[0],
+                common_name or identifiers[0],
                 begin,
                 end,
                 self.name,
@@ -212,11 +216,12 @@ class CertificateAuthority:
             id=new_id(now),
             serial=serial,
             identifiers=tuple(identifiers),
+            common_name=common_name,
             not_before=begin,
             not_after=end,
             profile=profile.name,
             authority=self.name,
-            tbs=self.issuer.leaf(serial, begin, end, public_key, identifiers, profile),
+            tbs=self.issuer.leaf(serial, begin, end, public_key, identifiers, profile, common_name),
             requester=requester,
             request=request,
             clamped=clamped,
@@ -329,13 +334,21 @@ class CertificateAuthority:
 
     def certificates(self, name: str | None = None, *, after: str = "", limit: int = 100) -> list[Certificate]:
         """Up to `limit` certificates of this authority, oldest first, beginning behind the id `after`; all, or those
-        for a name. Raises `BadIdentifier`."""
-        label = None if name is None else identifier_name(from_text(name))
+        for a name. Raises `BadIdentifier` if it is none, and there is no client's certificate with it either."""
+        label = None if name is None else self._label(name)
         certificates: list[Certificate] = []
         while len(certificates) < limit and (found := self.store.find(CERTIFICATE, label, after=after, limit=limit)):
             certificates += [c for c in map(Certificate.from_record, found) if c.authority == self.name]
             after = found[-1].id
         return certificates[:limit]
+
+    def _label(self, name: str) -> str:
+        try:
+            return name_of(from_text(name).value)
+        except BadIdentifier:
+            if self.store.find(CERTIFICATE, name_of(name), limit=1):
+                return name_of(name)
+            raise
 
     def fullchain_pem(self, certificate: Certificate) -> bytes:
         """The certificate and what leads from it to the root."""
@@ -359,6 +372,21 @@ class CertificateAuthority:
                 continue  # somebody changed it: look again
             _logger.info("revoked certificate %x for reason %d", serial, reason)
             return replace(revoked, version=revoked.version + 1)
+
+
+def _named_by(common_name: str | None, profile: Profile) -> list[Identifier]:
+    """The identifier that verifiers could take a common name for. Raises `ValueError` for what is no common name."""
+    if common_name is None:
+        return []
+    check_common_name(common_name)
+    try:
+        named = from_json(IdentifierType.DNS, common_name)
+    except BadIdentifier:
+        if profile.server:
+            raise ValueError(f"{common_name!a} is no DNS name, and other common names are for clients alone") from None
+        return []
+    # What has no dot, verifiers take for no DNS name where they look at common names at all.
+    return [named] if profile.server or "." in common_name else []
 
 
 def _validity(days: float, hours: float | None = None) -> timedelta:

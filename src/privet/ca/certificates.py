@@ -42,15 +42,16 @@ class WrongStatus(AuthorityError):  # noqa: N818 - it is the outcome, and reads 
 class Certificate:
     """What is known of one certificate.
 
-    While "prepared" it has `tbs`, the bytes to be signed; from then on `der`, the certificate. `requester` and
-    `request` are the caller's own words for who asked and in which request. `files` holds its PEM files where the
-    authority made the key.
+    While "prepared" it has `tbs`, the bytes to be signed; from then on `der`, the certificate. `common_name` is there
+    if it is another than the first of the identifiers. `requester` and `request` are the caller's own words for who
+    asked and in which request. `files` holds its PEM files where the authority made the key.
     """
 
     id: str
     status: str = "prepared"
     serial: int
     identifiers: tuple[Identifier, ...]
+    common_name: str | None = None
     not_before: datetime
     not_after: datetime
     profile: str
@@ -76,6 +77,12 @@ class Certificate:
         return replace(self, status=_advance(self, "revoked"), revoked=now, reason=reason)
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """All that it is for, each once: a common name of its own first."""
+        own = [] if self.common_name is None else [self.common_name]
+        return tuple(dict.fromkeys([*own, *(identifier.value for identifier in self.identifiers)]))
+
+    @property
     def cert_pem(self) -> bytes:
         """The certificate in PEM. Raises `WrongStatus` while it is not signed."""
         if self.der is None:
@@ -87,6 +94,7 @@ class Certificate:
             "status": self.status,
             "serial": f"{self.serial:x}",
             "identifiers": [(identifier.type, identifier.value) for identifier in self.identifiers],
+            "common_name": self.common_name,
             "not_before": self.not_before.isoformat(),
             "not_after": self.not_after.isoformat(),
             "profile": self.profile,
@@ -105,7 +113,7 @@ class Certificate:
             body=_encode({key: value for key, value in body.items() if value is not None}).encode(),
             version=self.version,
             unique=(serial_name(self.serial),),
-            index=tuple(map(identifier_name, self.identifiers)),
+            index=tuple(map(name_of, self.names)),
             expires=self.not_after + KEPT_AFTER_EXPIRY,
             files=self.files,
         )
@@ -119,6 +127,7 @@ class Certificate:
             status=body["status"],
             serial=int(body["serial"], 16),
             identifiers=tuple([Identifier(IdentifierType(kind), value) for kind, value in body["identifiers"]]),
+            common_name=get("common_name"),
             not_before=datetime.fromisoformat(body["not_before"]),
             not_after=datetime.fromisoformat(body["not_after"]),
             profile=body["profile"],
@@ -148,9 +157,9 @@ def serial_name(serial: int) -> str:
     return f"serial:{serial:x}"
 
 
-def identifier_name(identifier: Identifier) -> str:
-    """The index name by which the records of the certificates for an identifier are found."""
-    return f"name:{identifier.value}"
+def name_of(name: str) -> str:
+    """The index name by which the records of the certificates for an identifier or a common name are found."""
+    return f"name:{name}"
 
 
 def _advance(certificate: Certificate, event: str) -> str:

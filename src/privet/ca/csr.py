@@ -24,10 +24,15 @@ class BadCSR(ValueError):  # noqa: N818 - its text is for the person at the othe
 
 @dataclass(frozen=True, slots=True)
 class CSR:
-    """A public key whose owner asked for these names: the common name's first, each once."""
+    """A public key whose owner asked for these names: the common name's first, each once.
+
+    `common_name` and `alternative_names` are the same apart, as they were written.
+    """
 
     public_key: PublicKey
     identifiers: tuple[Identifier, ...]
+    common_name: str | None = None
+    alternative_names: tuple[Identifier, ...] = ()
 
 
 def from_pem(csr: bytes) -> bytes:
@@ -40,10 +45,11 @@ def from_pem(csr: bytes) -> bytes:
         raise BadCSR("the CSR is not a well-formed PKCS #10 request in PEM") from None
 
 
-def parse_csr(der: bytes) -> CSR:
-    """Read and verify a request in DER. Raises `BadCSR`."""
+def parse_csr(der: bytes, *, any_common_name: bool = False) -> CSR:
+    """Read and verify a request in DER. With `any_common_name` its common name may be a text that is no identifier,
+    such as the user of a database. Raises `BadCSR`."""
     try:
-        return _parse(x509.load_der_x509_csr(der))
+        return _parse(x509.load_der_x509_csr(der), any_common_name)
     except BadCSR:
         raise
     except WeakKey as error:
@@ -55,7 +61,7 @@ def parse_csr(der: bytes) -> CSR:
         raise BadCSR("the CSR is not a well-formed PKCS #10 request in DER") from None
 
 
-def _parse(csr: x509.CertificateSigningRequest) -> CSR:
+def _parse(csr: x509.CertificateSigningRequest, any_common_name: bool) -> CSR:
     public_key = csr.public_key()
     check_public_key(public_key)  # first, because a signature by an absurd key takes absurdly long to verify
     # SHA-1 and MD5 prove nothing; Ed25519 has no hash of its own to name.
@@ -63,16 +69,31 @@ def _parse(csr: x509.CertificateSigningRequest) -> CSR:
         raise BadCSR("the CSR is signed with a hash that is not accepted; SHA-256, SHA-384 and SHA-512 are")
     if not csr.is_signature_valid:
         raise BadCSR("the signature of the CSR is not that of its key")
-    names = [_common_name(attribute.value) for attribute in csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    subject = [attribute.value for attribute in csr.subject.get_attributes_for_oid(NameOID.COMMON_NAME)]
+    if any_common_name and (len(subject) > 1 or not all(isinstance(each, str) for each in subject)):
+        raise BadCSR("the CSR has several common names, or one that is no text")
+    names: list[Identifier] = []
+    for value in subject:
+        try:
+            names.append(_common_name(value))
+        except BadIdentifier:
+            if not any_common_name:
+                raise
+    alternative_names: list[Identifier] = []
     for extension in csr.extensions:
         match extension.value:
             case x509.SubjectAlternativeName():
-                names += [_alternative_name(name) for name in extension.value]
+                alternative_names += [_alternative_name(name) for name in extension.value]
             case x509.BasicConstraints(ca=True):
                 raise BadCSR("the CSR asks for a CA certificate")
-    if not names:
+    if not subject and not alternative_names:
         raise BadCSR("the CSR names nobody: it has neither a common name nor subject alternative names")
-    return CSR(public_key, tuple(dict.fromkeys(names)))
+    return CSR(
+        public_key,
+        tuple(dict.fromkeys([*names, *alternative_names])),
+        str(subject[0]) if subject else None,
+        tuple(dict.fromkeys(alternative_names)),
+    )
 
 
 def _common_name(value: str | bytes) -> Identifier:

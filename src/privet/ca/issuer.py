@@ -37,6 +37,7 @@ LEAF_HEAD_START = timedelta(minutes=5)
 ROOT_HEAD_START = timedelta(hours=1)
 _HEAD_START_PART = 24
 SHORTEST_ROOT = timedelta(minutes=1)
+_LONGEST_COMMON_NAME = 64  # RFC 5280 appendix A.1
 
 # What may be critical: known to OpenSSL and to Go, and heeded here or of no concern to our leaves. RFC 5280 §4.2 has
 # verifiers refuse any other.
@@ -170,14 +171,19 @@ class Issuer:
         profile: Profile,
         cn: str | None = None,
     ) -> bytes:
-        """The TBSCertificate of an end entity. With a `cn`, that is its common name, and there need be no names."""
-        # RFC 5280 appendix A.1: a common name has at most 64 characters; one that does not fit is left out. An IP
-        # address stays out as well: some clients read every common name as a DNS name. And where the authority is told
-        # which subjects it may certify, an empty one is always among them (§4.2.1.10).
-        if cn is None and identifiers[0].type == IdentifierType.DNS and len(identifiers[0].value) <= 64:
-            cn = identifiers[0].value
+        """The TBSCertificate of an end entity. With a `cn`, that is its common name, and there need be no names.
+
+        Raises `AuthorityError` if it would have no name at all.
+        """
+        # A common name that does not fit is left out. An IP address stays out as well: some clients read every common
+        # name as a DNS name. And where the authority is told which subjects it may certify, an empty one is always
+        # among them (RFC 5280 §4.2.1.10).
+        if cn is None and identifiers[0].type == IdentifierType.DNS:
+            cn = identifiers[0].value if len(identifiers[0].value) <= _LONGEST_COMMON_NAME else None
         if any(map(about_subjects, self.constraints)):
             cn = None
+        if cn is None and not identifiers:
+            raise AuthorityError("the authority is told which subjects it may certify, and this would have no name")
         spki = keys.spki(public_key)
         return tbs.tbs_certificate(
             serial=serial,
@@ -234,6 +240,12 @@ def make_root(
     )
     der = tbs.certificate(to_be_signed, algorithm, keys.sign(key, to_be_signed))
     return Issuer.of(key, [x509.load_der_x509_certificate(der)])
+
+
+def check_common_name(cn: str) -> None:
+    """Raises `ValueError` for what is no common name."""
+    if not (0 < len(cn) <= _LONGEST_COMMON_NAME and cn.isprintable()):
+        raise ValueError(f"a common name has 1 to {_LONGEST_COMMON_NAME} printable characters, and {cn[:80]!r} has not")
 
 
 def new_serial() -> int:

@@ -11,12 +11,9 @@ from cryptography import x509
 
 from privet.acme.identifiers import from_text
 from privet.ca import keys
-from privet.ca.certificates import AuthorityError
-from privet.ca.issuer import Issuer, new_serial
+from privet.ca.issuer import Issuer, check_common_name, new_serial
 from privet.ca.keys import KeyType, PrivateKey
 from privet.ca.profiles import CLIENT, DEFAULT
-
-_LONGEST_COMMON_NAME = 64  # RFC 5280 appendix A.1
 
 
 def certify(
@@ -35,8 +32,8 @@ def certify(
     Raises `BadIdentifier`, `NamesRefused`, `ValueError` for a common name that is none, and `AuthorityError` if the
     issuer cannot sign now.
     """
-    if cn is not None and not (0 < len(cn) <= _LONGEST_COMMON_NAME and cn.isprintable()):
-        raise ValueError(f"a common name has 1 to {_LONGEST_COMMON_NAME} printable characters, and {cn[:80]!r} has not")
+    if cn is not None:
+        check_common_name(cn)
     if not names and cn is None:
         raise ValueError("a certificate needs at least one name")
     identifiers = tuple(dict.fromkeys(map(from_text, names)))
@@ -46,7 +43,4 @@ def certify(
     begin, end, _ = issuer.span(now, None, None, validity)
     key = keys.generate(key_type)
     to_be_signed = issuer.leaf(new_serial(), begin, end, key.public_key(), identifiers, profile, cn)
-    certificate = x509.load_der_x509_certificate(issuer.sign(to_be_signed))
-    if not certificate.subject and not identifiers:
-        raise AuthorityError("the authority is told which subjects it may certify, and this would have no name at all")
-    return certificate, key
+    return x509.load_der_x509_certificate(issuer.sign(to_be_signed)), key

@@ -138,7 +138,7 @@ def list_(
             return
         print(f"{'SERIAL':<32}  {'STATUS':<8}  {'VALID UNTIL':<20}  NAMES")
         for each in found:
-            names = ", ".join(identifier.value for identifier in each.identifiers)
+            names = printable(", ".join(each.names))
             print(f"{each.serial:<32x}  {status_of(each, now):<8}  {to_text(each.not_after):<20}  {names}")
 
 
@@ -169,7 +169,7 @@ def show(
         if json:
             print_json(document | {"order": found.request, "allowed": allowed, "proofs": proofs, "fullchain": chain})
             return
-        names = ", ".join(identifier.value for identifier in found.identifiers)
+        names = printable(", ".join(found.names))
         print_fields((key.replace("_", " "), value) for key, value in (document | {"names": names}).items())
         print_fields(
             ("allowed", f"{each['name']}: {each['decision']} by {printable(each['rule'])}")
@@ -221,7 +221,7 @@ def revoke(
                 failed.append(str(error))
             else:
                 if not json:
-                    print(f"revoked {revoked[-1].serial:x} for {', '.join(map(str, revoked[-1].identifiers))}")
+                    print(f"revoked {revoked[-1].serial:x} for {printable(', '.join(revoked[-1].names))}")
     if json:
         now = datetime.now(UTC)
         print_json([certificate_document(each, now) for each in revoked])

@@ -52,7 +52,7 @@ def status_of(certificate: Certificate, now: datetime) -> str:
 def certificate_document(certificate: Certificate, now: datetime) -> dict[str, object]:
     return {
         "serial": f"{certificate.serial:x}",
-        "names": [identifier.value for identifier in certificate.identifiers],
+        "names": list(certificate.names),
         "status": status_of(certificate, now),
         "not_before": to_text(certificate.not_before),
         "not_after": to_text(certificate.not_after),

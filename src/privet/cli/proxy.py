@@ -9,7 +9,7 @@ import re
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
-from privet.server.responder import Scope
+from privet.server.asgi import Scope
 
 UNIX = "unix"
 """Stands for whoever may open our Unix socket."""

@@ -31,9 +31,9 @@ from privet.cli.proxy import TrustedProxies
 from privet.cli.settings import Settings
 from privet.cli.stores import check_time, init_authority, open_settings_store
 from privet.cli.tls import OwnCertificate
+from privet.server.asgi import Receive, Scope, Send
 from privet.server.limits import Limits
-from privet.server.requests import Receive
-from privet.server.responder import ACMEResponder, Scope, Send
+from privet.server.responder import ACMEResponder
 from privet.server.rules import Rules
 from privet.stores import OpenStore, StoreError
 from privet.validation import Networks, Resolver, make_validators

@@ -66,6 +66,8 @@ async def _find(server: Server, serial: int, der: bytes) -> Certificate:
 
 async def _check_authorized(server: Server, account: Account, found: Certificate) -> None:
     """§7.6: another account may revoke if it holds valid authorizations for all identifiers in the certificate."""
+    if found.common_name is not None:
+        raise Problem(ProblemType.UNAUTHORIZED, "no account is authorized for the common name of this certificate")
     now = server.now()
     lacking = [
         Subproblem(ProblemType.UNAUTHORIZED, f"no valid authorization of yours for {identifier}", identifier)

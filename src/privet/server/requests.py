@@ -6,7 +6,7 @@ the request.
 """
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl
@@ -18,13 +18,13 @@ from privet.acme.jws import JWS, Key, find_nonce, parse
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
 from privet.ca.keys import WeakKey, check_public_key
+from privet.server.asgi import Receive, read_body
 from privet.server.records import Account, Kind
 from privet.server.server import Reply, Server, VerifiedRequest
 from privet.server.urls import URLs
 from privet.stores.base import Conflict, Record
 
 Handler = Callable[[Server, VerifiedRequest], Awaitable[Reply]]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 
 JOSE_JSON = b"application/jose+json"
 
@@ -56,28 +56,12 @@ class Incoming(NamedTuple):
     client_certificate: str | None = None
 
 
-async def read_body(incoming: Incoming, receive: Receive, limit: int) -> bytes:
-    """Read a body, and no more of it than is allowed, however it is sent. Raises `Problem`."""
+async def read_jose(incoming: Incoming, receive: Receive, limit: int) -> bytes:
+    """Read the body of a signed request, no longer than is allowed. Raises `Problem`."""
     media_type = incoming.headers.get(b"content-type", b"")
     if media_type != JOSE_JSON and media_type.split(b";", 1)[0].strip().lower() != JOSE_JSON:
         raise Problem(ProblemType.UNSUPPORTED_MEDIA_TYPE, f"the content type must be {JOSE_JSON.decode()}")
-    length = incoming.headers.get(b"content-length", b"").lstrip(b"0")
-    if length.isdigit() and (len(length) > len(str(limit)) or int(length) > limit):
-        raise _too_large(limit)
-    body: bytes = b""
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise Problem(ProblemType.MALFORMED, "the request ended before its body did")
-        body += message.get("body", b"")
-        if len(body) > limit:
-            raise _too_large(limit)
-        if not message.get("more_body", False):
-            return body
-
-
-def _too_large(limit: int) -> Problem:
-    return Problem(ProblemType.CONTENT_TOO_LARGE, f"the request is larger than {limit} bytes")
+    return await read_body(incoming.headers, receive, limit)
 
 
 async def verify(server: Server, resource: Resource, incoming: Incoming, body: bytes) -> VerifiedRequest:

@@ -7,9 +7,8 @@ It needs no lifespan and has no globals; everything comes in through the constru
 import asyncio
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 from privet.acme.encoding import to_json
 from privet.acme.problems import Problem, ProblemType
@@ -17,13 +16,14 @@ from privet.ca.authority import CertificateAuthority
 from privet.ca.certificates import KIND as CERTIFICATE
 from privet.ca.profiles import DEFAULT, Profile
 from privet.server import accounts, approval, authorizations, certificates, orders
+from privet.server.asgi import Receive, Scope, Send, answer_others
 from privet.server.client_certificates import find_client_certificate
 from privet.server.limits import Limits
 from privet.server.nonces import Nonces
 from privet.server.policy import Decision, Everybody, Policy, warn_of_strangers
 from privet.server.rates import Rates
 from privet.server.records import Authorization, Kind
-from privet.server.requests import Incoming, Receive, Resource, read_body, verify, verify_again
+from privet.server.requests import Incoming, Resource, read_jose, verify, verify_again
 from privet.server.server import ExternalAccountKeys, Reply, Server
 from privet.server.urls import ID, URLs, derive_base, relative_path
 from privet.server.validators import AnyValidator, TakesTheirWord, choose_validators, directory_meta
@@ -31,9 +31,6 @@ from privet.stores.asynchronous import AsyncStore
 from privet.stores.base import Conflict, Store, StoreError
 
 log = logging.getLogger("privet")
-
-Scope = MutableMapping[str, Any]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 RESOURCES: Mapping[str, Resource] = {
     "new-account": Resource(accounts.new_account, signer="key"),
@@ -147,13 +144,10 @@ class ACMEResponder:
         return await approval.refuse(self._server.store, id, self._server.now(), reason, authority=name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
-            await _live(receive, send)
-        elif scope["type"] == "websocket":
-            await receive()
-            await send({"type": "websocket.close", "code": 1000})
-        elif scope["type"] == "http":
+        if scope["type"] == "http":
             await self._serve(scope, receive, send)
+        else:
+            await answer_others(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         urls = self._urls or URLs(derive_base(scope))
@@ -202,7 +196,7 @@ class ACMEResponder:
         if method != "POST":
             raise _not_allowed(["POST"])
         incoming = _incoming(scope, name, id, path, urls)
-        body = await read_body(incoming, receive, self._server.limits.body)
+        body = await read_jose(incoming, receive, self._server.limits.body)
         request = await verify(self._server, resource, incoming, body)
         for attempt in range(_ATTEMPTS):
             try:
@@ -222,7 +216,7 @@ class ACMEResponder:
         if method == "POST" and name != "ca.pem":
             resource = Resource(_nothing, payload="empty")
             incoming = _incoming(scope, name, "", name, urls)
-            body = await read_body(incoming, receive, self._server.limits.body)
+            body = await read_jose(incoming, receive, self._server.limits.body)
             await verify(self._server, resource, incoming, body)
         elif method not in ("GET", "HEAD"):
             raise _not_allowed(["GET", "HEAD"] + (["POST"] if name != "ca.pem" else []))
@@ -296,12 +290,3 @@ def _not_allowed(methods: Sequence[str]) -> Problem:
 
 async def _nothing(server: Server, request: object) -> Reply:
     return Reply()
-
-
-async def _live(receive: Receive, send: Send) -> None:
-    """Answer a server that announces its life. Mounted applications never hear of it, so nothing depends on it."""
-    while True:
-        message = await receive()
-        await send({"type": f"{message['type']}.complete"})
-        if message["type"] == "lifespan.shutdown":
-            return

@@ -68,6 +68,26 @@ MIGRATIONS = (
         WHERE record.kind = 'certificate'
         """,
     ),
+    # A client's certificate may have a common name that is none of its identifiers; it is one of the names.
+    (
+        """
+        CREATE OR REPLACE VIEW privet.certificate AS
+        SELECT
+            record.id, document.serial,
+            array_remove(ARRAY[document.common_name], NULL)
+                || ARRAY(SELECT pair ->> 1 FROM jsonb_array_elements(document.identifiers) AS pair) AS names,
+            document.status, document.not_before, document.not_after, document.revoked, document.reason,
+            document.requester AS account, document.request AS "order", document.profile, document.authority,
+            record.expires AS kept_until, decode(document.der, 'base64') AS der
+        FROM privet.record AS record CROSS JOIN LATERAL jsonb_to_record(convert_from(record.body, 'UTF8')::jsonb)
+            AS document (
+                serial text, identifiers jsonb, common_name text, status text, not_before timestamptz,
+                not_after timestamptz, revoked timestamptz, reason integer, requester text, request text, profile text,
+                authority text, der text
+            )
+        WHERE record.kind = 'certificate'
+        """,
+    ),
 )
 
 _COLUMNS = "record.kind, record.id, record.version, record.body, record.names, record.expires, record.files"
