@@ -12,8 +12,12 @@ from tests.server.conftest import Clock, Stage
 from tests.wire import BASE, Wire, bind, problem_of
 
 from privet import ACMEResponder, Limits, MemoryStore, Rate, Record, SQLiteStore, Store
+from privet.acme.identifiers import from_text
 from privet.acme.problems import Problem, ProblemType
-from privet.server.rates import KIND, Rates, network_of
+from privet.acme.status import Status
+from privet.server.orders import count_order
+from privet.server.rates import KIND, Count, Rates, network_of
+from privet.server.records import Account
 from privet.stores.asynchronous import AsyncStore
 
 pytestmark = pytest.mark.anyio
@@ -45,7 +49,7 @@ async def exhaust(rates: Rates, rate: Rate, what: str = "deeds") -> int:
 
 async def _takes(rates: Rates, rate: Rate, what: str) -> bool:
     try:
-        await rates.take(rate, what)
+        await rates.take(Count(rate, what))
     except Problem as problem:
         if problem.type is ProblemType.RATE_LIMITED:
             return False
@@ -75,11 +79,11 @@ async def test_who_waits_as_long_as_is_said_has_room_again() -> None:
     rates = Rates(AsyncStore(MemoryStore()), "root", clock)
     await exhaust(rates, rate)
     with pytest.raises(Problem, match="no more than 100 deeds within 1 h") as refused:
-        await rates.take(rate, "deeds")
+        await rates.take(Count(rate, "deeds"))
     wait = timedelta(seconds=int(refused.value.headers["Retry-After"]))
     assert timedelta(0) < wait <= timedelta(seconds=37)  # a hundredth of an hour
     clock.time += wait
-    await rates.take(rate, "deeds")
+    await rates.take(Count(rate, "deeds"))
     clock.forward(hours=3)
     assert await exhaust(rates, rate) == 100 + 2  # whole again, and the share that is free
 
@@ -94,14 +98,14 @@ async def test_who_behaves_costs_the_store_nothing_and_who_is_refused_costs_noth
     store, clock, rate = Counting(), Clock(), Rate(500, HOUR)
     rates = Rates(AsyncStore(_plain(store)), "root", clock)
     for _ in range(10):
-        await rates.take(rate, "deeds")
+        await rates.take(Count(rate, "deeds"))
     assert store.asked == 0
     await exhaust(rates, rate)
     asked = store.asked
     assert asked <= 2 * 50 + 1
     for _ in range(100):
         with pytest.raises(Problem):
-            await rates.take(rate, "deeds")
+            await rates.take(Count(rate, "deeds"))
     assert store.asked == asked
 
 
@@ -131,7 +135,7 @@ async def test_a_clock_that_was_ahead_locks_nobody_out() -> None:
     rates = Rates(AsyncStore(store), "root", clock)
     await exhaust(rates, rate)
     clock.forward(hours=1)
-    await rates.take(rate, "deeds")
+    await rates.take(Count(rate, "deeds"))
 
 
 @pytest.mark.parametrize(
@@ -276,8 +280,88 @@ async def test_whoever_has_too_many_orders_open_takes_nothing_from_the_neighbour
 async def test_long_names_are_not_kept() -> None:
     rates, rate = Rates(AsyncStore(MemoryStore()), "root", Clock()), Rate(50, HOUR)
     for number in range(100):
-        await rates.take(rate, "deeds", "x" * 20_000, str(number))
+        await rates.take(Count(rate, "deeds", ("x" * 20_000, str(number))))
     assert max(map(len, rates._shares)) == 16
+
+
+async def test_of_many_at_once_one_goes_to_the_store_and_nothing_is_lost(tmp_path: Path) -> None:
+    """If each of them came back with a share, a moment in which many come would use up the day."""
+    rate = Rate(1000, HOUR)
+    with SQLiteStore(tmp_path / "privet.db") as store:
+        rates = Rates(AsyncStore(store), "root", Clock())
+
+        async def keep_asking() -> int:
+            taken = 0
+            for _ in range(50):
+                taken += await _takes(rates, rate, "deeds")
+                await asyncio.sleep(0)  # others ask in between
+            return taken
+
+        assert sum(await asyncio.gather(*(keep_asking() for _ in range(50)))) == 1000 + 20
+
+
+async def test_who_gives_up_at_the_store_keeps_nobody_waiting() -> None:
+    rates, rate = Rates(AsyncStore(MemoryStore()), "root", Clock()), Rate(100, HOUR)
+    await rates.take(Count(rate, "deeds"))
+    await rates.take(Count(rate, "deeds"))  # the free share is gone
+    first, second = (asyncio.create_task(rates.take(Count(rate, "deeds"))) for _ in range(2))
+    await asyncio.sleep(0)
+    first.cancel()
+    await second
+    assert first.cancelled()
+
+
+async def test_made_up_names_are_no_way_to_be_forgotten() -> None:
+    """Every order of other names is counted for these names as well; those counts must not push out the account's."""
+    rates, most = Rates(AsyncStore(MemoryStore()), "root", Clock()), Rate(30_000, HOUR)
+
+    async def orders(number: int) -> bool:
+        try:
+            await rates.take(Count(Rate(500, HOUR), "the same names", (str(number),)), Count(most, "orders of a"))
+        except Problem:
+            return False
+        return True
+
+    assert sum([await orders(number) for number in range(32_000)]) == 30_000 + 600
+
+
+async def test_a_refusal_leaves_no_trace_of_what_else_would_have_been_counted() -> None:
+    rates, rate = Rates(AsyncStore(MemoryStore()), "root", Clock()), Rate(50, HOUR)
+    await exhaust(rates, rate, "orders of a")
+    kept = len(rates._shares)
+    for number in range(100):
+        with pytest.raises(Problem, match="orders of a"):
+            await rates.take(Count(rate, "the same names", (str(number),)), Count(rate, "orders of a"))
+    assert len(rates._shares) == kept
+
+
+@pytest.mark.parametrize("shares", ["one external account key", "one account"])
+async def test_ten_thousand_nodes_that_renew_daily_notice_nothing(shares: str) -> None:
+    """Behind one address, at four processes; they live by certificates of a day, so each renews every 16 hours. All of
+    them have to begin on the same day, and each comes twice in the same round because something went wrong."""
+    limits, clock, store = Limits(), Clock(), MemoryStore()
+    processes = [Rates(AsyncStore(store), "root", clock) for _ in range(4)]
+    first = Account("0", Status.VALID, {}, "", (), True, "team", None, clock(), clock(), "root")
+    nodes = [first if shares == "one account" else first._replace(id=str(number)) for number in range(10_000)]
+    names = [[from_text(f"node-{number}.internal")] for number in range(10_000)]
+
+    async def renews(number: int) -> None:
+        rates = processes[number % 4]
+        await rates.take(*count_order(limits, nodes[number], names[number], "10.0.0.1"))
+        if number % 100 == 0:
+            await asyncio.sleep(0)
+        await rates.take(Count(limits.validations_of_name, "validations", (nodes[number].id, str(names[number]))))
+
+    await asyncio.gather(
+        *(
+            processes[number % 4].take(Count(limits.accounts_of_network, "new accounts from 10.0.0.0/24"))
+            for number in range(10_000)
+        )
+    )
+    for at in range(4):
+        for _ in range(2 if at == 2 else 1):
+            await asyncio.gather(*map(renews, range(10_000)))
+        clock.forward(hours=16)
 
 
 async def test_authorities_that_share_a_store_count_for_themselves() -> None:
@@ -293,7 +377,7 @@ async def test_what_was_remembered_by_a_clock_that_was_ahead_is_forgotten() -> N
     clock.time = datetime(2026, 3, 1, tzinfo=UTC)
     assert await exhaust(rates, rate) == 50
     clock.forward(hours=1)
-    await rates.take(rate, "deeds")
+    await rates.take(Count(rate, "deeds"))
 
 
 async def test_a_conflict_is_not_counted(stage: Stage) -> None:

@@ -7,7 +7,7 @@ from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
 from privet.server.external_accounts import ExternalAccountKey, bind
 from privet.server.permissions import permit_account
-from privet.server.rates import network_of
+from privet.server.rates import Count, network_of
 from privet.server.records import Account, Kind, Order, key_name
 from privet.server.requests import read_key
 from privet.server.server import Reply, Server, VerifiedRequest
@@ -34,7 +34,7 @@ async def new_account(server: Server, request: VerifiedRequest) -> Reply:
     await permit_account(server, request, wish.contact, bound)
     if not request.again:
         network = network_of(request.client)
-        await server.rates.take(server.limits.accounts_of_network, f"new accounts from {network}")
+        await server.rates.take(Count(server.limits.accounts_of_network, f"new accounts from {network}"))
     now = server.now()
     account = Account(
         id=new_id(now),

@@ -16,6 +16,7 @@ from privet.acme.status import Status
 from privet.ca.constraints import NamesRefused
 from privet.server.permissions import permit_identifiers
 from privet.server.policy import Decision, Ruling
+from privet.server.rates import Count
 from privet.server.records import Account, Authorization, Challenge, Kind
 from privet.server.refusals import refused_orders
 from privet.server.server import Reply, Server, VerifiedRequest
@@ -205,7 +206,7 @@ async def _judge(server: Server, request: VerifiedRequest, found: Authorization,
     asked = found.challenge(answered.type)
     if asked is not None and asked.status is Status.PENDING:  # one that was cut short has been counted
         whose = (found.account, str(found.identifier))
-        await server.rates.take(server.limits.validations_of_name, "validations of this identifier", *whose)
+        await server.rates.take(Count(server.limits.validations_of_name, "validations of this identifier", whose))
     account: Account | None = request.owner
     attempt = _attempt(request, found, answered)
     judgement = await judge(

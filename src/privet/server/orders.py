@@ -20,9 +20,10 @@ from privet.ca.csr import CSR, BadCSR, parse_csr
 from privet.ca.keys import WeakKey
 from privet.server.accounts import keep_for_longer
 from privet.server.authorizations import check_pending, make_authorization, take_up_all, to_rfc3339
+from privet.server.limits import Limits
 from privet.server.permissions import permit_certificate, permit_identifiers
 from privet.server.policy import Decision, Ruling
-from privet.server.rates import network_of
+from privet.server.rates import Count, network_of
 from privet.server.records import PERSON, Account, Authorization, Kind, Order, proved_name, settle
 from privet.server.server import Reply, Server, VerifiedRequest
 from privet.server.urls import URLs
@@ -49,7 +50,7 @@ async def new_order(server: Server, request: VerifiedRequest) -> Reply:
         Kind.ORDER, f"open:{account.id}", server.limits.open_orders, "orders of this account are open; finish some"
     )
     if not request.again:
-        await _check_rates(server, request, wish.identifiers)
+        await server.rates.take(*count_order(server.limits, account, wish.identifiers, request.client))
     there = await _find_authorized(server, account, rulings)
     reused = [there[identifier] for identifier in wish.identifiers if identifier in there]
     new = {identifier: rulings[identifier] for identifier in wish.identifiers if identifier not in there}
@@ -217,16 +218,17 @@ async def _load_order(server: Server, request: VerifiedRequest) -> tuple[Order, 
     return settle(found, [*there, *gone], server.now()), list(there)
 
 
-async def _check_rates(server: Server, request: VerifiedRequest, identifiers: Sequence[Identifier]) -> None:
-    """Count the order for everybody whom it counts for (§6.6): for the account itself first, so that whoever is refused
-    takes nothing from others."""
-    account, limits, take = request.owner, server.limits, server.rates.take
+def count_order(limits: Limits, account: Account, identifiers: Sequence[Identifier], client: str) -> list[Count]:
+    """For whom an order counts (§6.6): for the account itself first, so that whoever is refused takes nothing from
+    others."""
     names = sorted(map(str, identifiers))
-    await take(limits.orders_for_same_names, "orders of this account for the same names", account.id, *names)
-    await take(limits.orders_of_account, "orders of this account", account.id)
-    if account.external_account:
-        await take(limits.orders_of_external_account, "orders of this external account", account.external_account)
-    await take(limits.orders_of_network, f"orders from {network_of(request.client)}")
+    counts = [
+        Count(limits.orders_for_same_names, "orders of this account for the same names", (account.id, *names)),
+        Count(limits.orders_of_account, "orders of this account", (account.id,)),
+    ]
+    if external := account.external_account:
+        counts.append(Count(limits.orders_of_external_account, "orders of this external account", (external,)))
+    return [*counts, Count(limits.orders_of_network, f"orders from {network_of(client)}")]
 
 
 def _make_authorizations(

@@ -3,18 +3,19 @@
 A process takes from the common store a share at a time and spends it by itself, and its first share of a period is
 free: whoever behaves costs the store nothing, and whoever loops costs it one small record. So a rate holds give or take
 a share for each process, which is a fiftieth of it. The law of this module: a refusal that a look into memory can
-decide asks no store.
+decide asks no store, and leaves no trace there either.
 """
 
 import asyncio
 import hashlib
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from privet.acme.problems import Problem, ProblemType
 from privet.server.limits import Rate
@@ -32,12 +33,22 @@ _SKEW = 600
 _ATTEMPTS, _MOMENT = 9, 0.003
 
 
+class Count(NamedTuple):
+    """One of `what`, such as `orders of this account`, for those named by `whose`."""
+
+    rate: Rate
+    what: str
+    whose: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class _Share:
     """What a process may still spend by itself. With `until`, a new one is free."""
 
     left: int
     until: float
+    coming: asyncio.Event | None = None
+    """Set once somebody has come back from the store with more."""
 
 
 class Rates:
@@ -47,27 +58,53 @@ class Rates:
         self._store = store
         self._authority = authority
         self._now = now
-        self._shares: dict[bytes, _Share] = {}
-        self._refused: dict[bytes, float] = {}
+        # Those that were used last. If they all went at once, whoever makes up many names would have shares anew.
+        self._shares: OrderedDict[bytes, _Share] = OrderedDict()
+        self._refused: OrderedDict[bytes, float] = OrderedDict()
 
-    async def take(self, rate: Rate, what: str, *whose: str) -> None:
-        """Count one of `what`, such as `orders of this account`, for those named by `whose`.
+    async def take(self, *counts: Count) -> None:
+        """Count one for each of these, in their order, unless it is known that there is no room for one of them.
 
         Raises `Problem` (rateLimited) with the time until there is room for another.
         """
+        names = [self._name(count) for count in counts]
+        for count, name in zip(counts, names, strict=True):
+            self._look(count, name)
+        for count, name in zip(counts, names, strict=True):
+            await self._take(count, name)
+
+    def _name(self, count: Count) -> bytes:
         # What clients write may be long, and is not to be kept here.
-        text = "\0".join((self._authority, what, *whose)).encode(errors="replace")
-        name = hashlib.blake2b(text, digest_size=16).digest()
-        now, period = self._now().timestamp(), rate.period.total_seconds()
-        until = self._refused.get(name, 0.0)
-        if now < until <= now + period:  # what is further away was remembered by a clock that was ahead
-            raise _refusal(rate, what, until - now)
+        text = "\0".join((self._authority, count.what, *count.whose)).encode(errors="replace")
+        return hashlib.blake2b(text, digest_size=16).digest()
+
+    def _look(self, count: Count, name: bytes) -> None:
+        """Raise `Problem` if it is remembered that there is no room."""
+        now, until = self._now().timestamp(), self._refused.get(name, 0.0)
+        # What is further away than a period was remembered by a clock that was ahead.
+        if now < until <= now + count.rate.period.total_seconds():
+            self._refused.move_to_end(name)
+            raise _refusal(count.rate, count.what, until - now)
+
+    async def _take(self, count: Count, name: bytes) -> None:
+        now = self._now().timestamp()
         share = self._shares.get(name)
         if share is None or now >= share.until:
-            share = _Share(_share_of(rate), now + period)
-            _remember(self._shares, name, share)
-        elif not share.left:
-            share.left += await self._take_share(rate, what, name)
+            share = _Share(_share_of(count.rate), now + count.rate.period.total_seconds())
+        _remember(self._shares, name, share)
+        while not share.left:
+            # One goes to the store for all: if each did, each would come back with a share, and all but one be lost.
+            if share.coming is not None:
+                await share.coming.wait()
+                self._look(count, name)
+                continue
+            share.coming = asyncio.Event()
+            try:
+                taken = await self._take_share(count.rate, count.what, name)
+                share.left += taken
+            finally:
+                share.coming.set()
+                share.coming = None
         share.left -= 1
 
     async def _take_share(self, rate: Rate, what: str, name: bytes) -> int:
@@ -108,10 +145,11 @@ def _refusal(rate: Rate, what: str, seconds: float) -> Problem:
     return Problem(ProblemType.RATE_LIMITED, detail, retry_after=timedelta(seconds=seconds))
 
 
-def _remember(among: dict[bytes, T], name: bytes, thing: T) -> None:
-    if len(among) >= _REMEMBERED:
-        among.clear()
+def _remember(among: OrderedDict[bytes, T], name: bytes, thing: T) -> None:
     among[name] = thing
+    among.move_to_end(name)
+    if len(among) > _REMEMBERED:
+        among.popitem(last=False)
 
 
 @lru_cache(4096)
