@@ -154,11 +154,13 @@ class Challenge(NamedTuple):
 
     def to_json(self) -> list[object]:
         lease, validated = _to_seconds_or_none(self.lease), _to_seconds_or_none(self.validated)
-        return [self.type, self.token, self.status, self.thumbprint, lease, validated, self.error]
+        since = (self.thumbprint, lease, validated, self.error)
+        return [self.type, self.token, self.status, *(() if since == _NOTHING else since)]
 
     @classmethod
     def from_json(cls, value: Sequence[Any]) -> Challenge:
-        type, token, status, thumbprint, lease, validated, error = value
+        type, token, status, *since = value
+        thumbprint, lease, validated, error = since or _NOTHING
         return cls(
             type=ChallengeType(type),
             token=token,
@@ -320,16 +322,20 @@ class Order(NamedTuple):
             "account": self.account,
             "identifiers": [[identifier.type, identifier.value] for identifier in self.identifiers],
             "authorizations": self.authorizations,
+            "expires": _to_seconds(self.expires),
+            "rulings": [_from_ruling(ruling) for ruling in self.rulings],
+        }
+        perhaps = {
             "notBefore": _to_seconds_or_none(self.not_before),
             "notAfter": _to_seconds_or_none(self.not_after),
-            "expires": _to_seconds(self.expires),
             "certificate": self.certificate,
             "started": _to_seconds_or_none(self.started),
             "error": self.error,
             "shared": self.shared,
             "proofs": self.proofs,
-            "rulings": [_from_ruling(ruling) for ruling in self.rulings],
         }
+        # There is an order for each certificate on record, so what says nothing is left out.
+        body |= {name: value for name, value in perhaps.items() if value not in (None, ())}
         index: tuple[str, ...] = (f"account:{self.account}",)
         if self.status not in (Status.VALID, Status.INVALID):
             index += (f"open:{self.account}", *map(sharing_name, self.shared))
@@ -340,22 +346,23 @@ class Order(NamedTuple):
     @classmethod
     def from_record(cls, record: Record) -> Order:
         body = json.loads(record.body)
+        get = body.get
         return cls(
             id=record.id,
             status=Status(body["status"]),
             account=body["account"],
             identifiers=tuple(map(_identifier, body["identifiers"])),
             authorizations=tuple(body["authorizations"]),
-            not_before=_from_seconds_or_none(body["notBefore"]),
-            not_after=_from_seconds_or_none(body["notAfter"]),
+            not_before=_from_seconds_or_none(get("notBefore")),
+            not_after=_from_seconds_or_none(get("notAfter")),
             expires=_from_seconds(body["expires"]),
-            certificate=body["certificate"],
-            started=_from_seconds_or_none(body["started"]),
-            error=body["error"],
+            certificate=get("certificate"),
+            started=_from_seconds_or_none(get("started")),
+            error=get("error"),
             kept_until=record.expires,
-            shared=tuple(body.get("shared", ())),
-            proofs=tuple(body.get("proofs", ())),
-            rulings=tuple(map(_ruling, body.get("rulings", [_UNKNOWN] * len(body["identifiers"])))),
+            shared=tuple(get("shared", ())),
+            proofs=tuple(get("proofs", ())),
+            rulings=tuple(map(_ruling, get("rulings", [_UNKNOWN] * len(body["identifiers"])))),
             version=record.version,
         )
 
@@ -428,6 +435,8 @@ def _identifier(value: Sequence[str]) -> Identifier:
 
 # What records say that were written before they said it.
 _UNKNOWN = ("prove", "")
+# What has come of a challenge that nobody has answered.
+_NOTHING = (None, None, None, None)
 
 
 def _from_ruling(ruling: Ruling) -> list[str]:

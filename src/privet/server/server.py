@@ -107,14 +107,18 @@ class Server:
     _written: int = 0
     _pruning: asyncio.Task[None] | None = None
 
-    async def commit(self, *things: Any, unchanged: Sequence[Named] = ()) -> tuple[Any, ...]:
+    async def commit(self, *things: Any, unchanged: Sequence[Named] = (), durable: bool = True) -> tuple[Any, ...]:
         """Commit all or none of these, at the versions at which they were read; return them as they are stored.
+
+        With `durable=False` a power cut may take back what nothing durable was built on: what is then asked for again.
 
         Raises `Conflict`.
         """
         records = [thing.to_record() for thing in things]
         await self.store.commit(
-            *records, unchanged=[Record(thing.kind, thing.id, version=thing.version) for thing in unchanged]
+            *records,
+            unchanged=[Record(thing.kind, thing.id, version=thing.version) for thing in unchanged],
+            durable=durable,
         )
         self.tidy(len(records))
         stored = tuple([_stored(thing) for thing in things])
