@@ -14,18 +14,13 @@ import json
 import math
 import ssl
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import quantiles
 from time import perf_counter, process_time
 
-from benchmarks.load import Job, Place, Tally, clients, drive, jobs
+from benchmarks.load import Job, Place, Proofs, Tally, clients, drive, jobs
 from benchmarks.measure import Minimum, Yardstick, loop_seconds, memory_mib, processor_seconds
-from tests.interop.postgresql import PostgreSQL
-from tests.interop.programs import Program
+from benchmarks.servers import HTTP01_PORT, privet
 
 ROUNDS = 20
 WAYS = {"long": 6, "short": 3}
@@ -53,49 +48,48 @@ class Row:
     errors: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Who asks: so many clients, with `one` account among them or one for `each`. With an `address`, all certificates
+    are for it, and control is proved there by http-01."""
+
+    clients: int = 8
+    accounts: str = "each"
+    seed: int = 1
+    seconds: float = 600
+    address: str = ""
+
+
 def main() -> int:
     options = _options()
+    load = Load(options.clients, options.accounts, options.seed, options.seconds)
     work = jobs(options.certificates, options.seed)
     ways = [way for way in WAYS if getattr(options, f"{way}_way")] or list(WAYS)
     rows = []
     if options.directory:
         place = Place(options.directory, ssl.create_default_context(cafile=options.ca) if options.ca else None)
-        rows.append(asyncio.run(_measure("-", "-", place, options.pid, work, options)))
+        rows.append(asyncio.run(measure("-", "-", place, options.pid, work, load)))
     else:
         for store in options.stores.split(","):
             for way in ways:
-                with _serve(store, way, options.serve_options.split()) as (place, program):
-                    row = asyncio.run(_measure(store, way, place, program.process.pid, work, options))
+                more = [*options.serve_options.split(), *(["--ask-challenges"] if way == "long" else [])]
+                with privet(store, more) as server:
+                    row = asyncio.run(measure(store, way, server.place, server.pid, work, load))
                     if row.errors:
-                        print(program.output[-4000:], file=sys.stderr)
+                        print(server.program.output[-4000:], file=sys.stderr)
                     rows.append(row)
     _print(rows, {way: Minimum().measure(requests) for way, requests in WAYS.items()}, options)
     return 1 if any(row.errors for row in rows) else 0
 
 
-@contextmanager
-def _serve(store: str, way: str, more: list[str]) -> Iterator[tuple[Place, Program]]:
-    """Serve an empty store on a port of its own, auto-approving."""
-    with ExitStack() as stack:
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="privet-bench-"))
-        url = {"memory": "memory:", "file": f"file:///{folder}/store", "sqlite": f"sqlite:///{folder}/privet.db"}
-        if store == "postgresql":  # one of our own, as careful with the disk as it is out of the box
-            url[store] = stack.enter_context(PostgreSQL(options="-c listen_addresses=127.0.0.1")).url()
-        command = [sys.executable, "-m", "privet", "serve", "--host", "127.0.0.1", "--port", "0", "--auto-approve"]
-        command += ["--store", url.get(store, store)]
-        if way == "long":
-            command.append("--ask-challenges")
-        with Program(*command, *more, cwd=Path(folder)) as program:
-            directory = program.wait_for(r"https?://\S+/directory\b").group()
-            yield Place(directory), program
-
-
-async def _measure(store: str, way: str, place: Place, pid: int, work: list[Job], options: argparse.Namespace) -> Row:
+async def measure(store: str, way: str, place: Place, pid: int, work: list[Job], load: Load) -> Row:
     """Do the work in rounds, with a look at the yardstick between them, while the server is idle."""
-    tally, yardstick = Tally(), Yardstick()
-    async with asyncio.timeout(options.seconds):
-        workers = await clients(place, options.clients, options.accounts, tally)
-        await drive(workers, jobs(options.clients * 4, options.seed + 1))  # the server's first steps are not its pace
+    tally, yardstick, proofs = Tally(), Yardstick(), Proofs()
+    listening = await proofs.serve(load.address, HTTP01_PORT) if load.address else None
+    async with asyncio.timeout(load.seconds):
+        workers = await clients(place, load.clients, load.accounts, tally, proofs if listening else None)
+        # The server's first steps are not its pace.
+        await drive(workers, jobs(load.clients * 4, load.seed + 1, load.address))
     tally.seconds, tally.requests, early = [], 0, tally.errors.total()
     yardstick.look()
     wall = client_cpu = 0.0
@@ -103,7 +97,7 @@ async def _measure(store: str, way: str, place: Place, pid: int, work: list[Job]
     for at in range(ROUNDS):
         begun, begun_cpu = perf_counter(), process_time()
         try:
-            await asyncio.wait_for(drive(workers, work[at::ROUNDS]), timeout=options.seconds / ROUNDS)
+            await asyncio.wait_for(drive(workers, work[at::ROUNDS]), timeout=load.seconds / ROUNDS)
         except TimeoutError:
             break
         finally:
@@ -114,9 +108,11 @@ async def _measure(store: str, way: str, place: Place, pid: int, work: list[Job]
     memory = memory_mib(pid)
     for worker in workers:
         worker.close()
+    if listening:
+        listening.close()
     done: float = len(tally.seconds)
     if missing := len(work) - len(tally.seconds) - (tally.errors.total() - early):
-        tally.errors[f"not done within {options.seconds:g} seconds"] += missing
+        tally.errors[f"not done within {load.seconds:g} seconds"] += missing
     cut = quantiles(tally.seconds, n=100, method="inclusive") if done > 1 else [math.nan] * 99
     done = done or math.nan  # with nothing done, nothing has a cost
     return Row(

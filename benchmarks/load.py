@@ -13,6 +13,8 @@ from base64 import urlsafe_b64encode
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
+from ipaddress import ip_address
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -141,25 +143,51 @@ class Job:
     csr: str
 
 
-def jobs(count: int, seed: int) -> list[Job]:
-    """Make `count` jobs with different names and sixteen keys, the same ones for the same seed."""
+def jobs(count: int, seed: int, address: str = "") -> list[Job]:
+    """Make `count` jobs with sixteen keys, the same ones for the same seed: each with a name of its own, or all for
+    `address`, where control can be proved."""
     choose = random.Random(seed)
     keys = [ec.derive_private_key(choose.getrandbits(255) + 1, ec.SECP256R1()) for _ in range(16)]
-    return [_job(f"host-{choose.getrandbits(64):016x}.bench.internal", keys[at % 16]) for at in range(count)]
+    if address:
+        name: x509.GeneralName = x509.IPAddress(ip_address(address))
+        return [_job("ip", address, name, keys[at % 16]) for at in range(count)]
+    names = [f"host-{choose.getrandbits(64):016x}.bench.internal" for _ in range(count)]
+    return [_job("dns", name, x509.DNSName(name), keys[at % 16]) for at, name in enumerate(names)]
 
 
-def _job(name: str, key: ec.EllipticCurvePrivateKey) -> Job:
+def _job(type: str, name: str, alternative_name: x509.GeneralName, key: ec.EllipticCurvePrivateKey) -> Job:
     csr = (
         x509.CertificateSigningRequestBuilder()
         .subject_name(x509.Name([]))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([alternative_name]), critical=False)
         .sign(key, SHA256())
     )
     return Job(
         name,
-        base64url(json.dumps({"identifiers": [{"type": "dns", "value": name}]}).encode()),
+        base64url(json.dumps({"identifiers": [{"type": type, "value": name}]}).encode()),
         base64url(json.dumps({"csr": base64url(csr.public_bytes(Encoding.DER))}).encode()),
     )
+
+
+class Proofs:
+    """A web server on this machine that proves control of its address by http-01 (RFC 8555 §8.3) to whoever looks."""
+
+    def __init__(self) -> None:
+        self._proofs: dict[str, str] = {}
+
+    def tell(self, token: str, key_authorization: str) -> None:
+        self._proofs[token] = key_authorization
+
+    async def serve(self, host: str, port: int) -> asyncio.Server:
+        return await asyncio.start_server(self._answer, host, port)
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        token = head.split(b" ", 2)[1].rpartition(b"/")[2].decode()
+        proof = self._proofs.get(token, "").encode()
+        writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (len(proof), proof))
+        await writer.drain()
+        writer.close()
 
 
 @dataclass(slots=True)
@@ -168,11 +196,14 @@ class Account:
 
     key: ec.EllipticCurvePrivateKey = field(default_factory=lambda: ec.generate_private_key(ec.SECP256R1()))
     signer: str = ""
+    thumbprint: str = ""
 
     def __post_init__(self) -> None:
         point = self.key.public_key().public_numbers()
         jwk = {"crv": "P-256", "kty": "EC", "x": _coordinate(point.x), "y": _coordinate(point.y)}
-        self.signer = f'"jwk":{json.dumps(jwk)}'
+        text = json.dumps(jwk, separators=(",", ":"))  # as RFC 7638 §3 wants it
+        self.signer = f'"jwk":{text}'
+        self.thumbprint = base64url(sha256(text.encode()).digest())
 
     def registered(self, url: str) -> None:
         self.signer = f'"kid":{json.dumps(url)}'
@@ -201,24 +232,27 @@ class Tally:
 class Client:
     """One client: a connection of its own, an account that it may share, and its chain of nonces."""
 
-    def __init__(self, connection: Connection, account: Account, urls: dict[str, str], tally: Tally) -> None:
+    def __init__(
+        self, connection: Connection, account: Account, urls: dict[str, str], tally: Tally, proofs: Proofs | None = None
+    ) -> None:
         self._connection = connection
         self._account = account
         self._urls = urls
         self._tally = tally
+        self._proofs = proofs
         self._host = urlsplit(urls["newOrder"]).netloc
         self._prefix = len(urls["newOrder"]) - len(urlsplit(urls["newOrder"]).path)
         self._nonce = ""
 
     @classmethod
-    async def connect(cls, place: Place, account: Account, tally: Tally) -> "Client":
+    async def connect(cls, place: Place, account: Account, tally: Tally, proofs: Proofs | None = None) -> "Client":
         connection = await place.connect()
         url = urlsplit(place.directory)
         head = f"GET {url.path} HTTP/1.1\r\nhost: {url.netloc}\r\nuser-agent: bench\r\n\r\n"
         answer = await connection.send(head.encode())
         if answer.status != 200:
             raise Failed(f"directory answered {answer.status}")
-        return cls(connection, account, answer.json(), tally)
+        return cls(connection, account, answer.json(), tally, proofs)
 
     async def register(self) -> None:
         answer = await self.post(self._urls["newAccount"], base64url(b'{"termsOfServiceAgreed":true}'))
@@ -268,6 +302,8 @@ class Client:
     async def _authorize(self, url: str) -> None:
         authorization = (await self.post(url)).json()
         (challenge,) = (each for each in authorization["challenges"] if each["type"] == "http-01")
+        if self._proofs is not None:
+            self._proofs.tell(challenge["token"], f"{challenge['token']}.{self._account.thumbprint}")
         challenge = (await self.post(challenge["url"], base64url(b"{}"))).json()
         if challenge["status"] not in ("pending", "processing", "valid"):
             raise Failed(f"challenge {challenge['status']}")
@@ -310,15 +346,15 @@ def _problem(answer: Answer) -> str:
 
 def _names(chain: bytes) -> list[str]:
     leaf = x509.load_pem_x509_certificates(chain)[0]
-    return leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value.get_values_for_type(x509.DNSName)
+    return [str(name.value) for name in leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value]
 
 
-async def clients(place: Place, count: int, accounts: str, tally: Tally) -> list[Client]:
+async def clients(place: Place, count: int, accounts: str, tally: Tally, proofs: Proofs | None = None) -> list[Client]:
     """Connect `count` clients with `one` account among them or one for `each`, registered."""
     shared = Account()
     made = []
     for at in range(count):
-        client = await Client.connect(place, shared if accounts == "one" else Account(), tally)
+        client = await Client.connect(place, shared if accounts == "one" else Account(), tally, proofs)
         if accounts == "each" or at == 0:
             await client.register()
         made.append(client)
