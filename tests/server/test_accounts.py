@@ -208,7 +208,7 @@ async def test_a_deactivation_and_a_finalize_at_the_same_time(stage: Stage) -> N
             assert gone.status_code == 200
             assert finalized.status_code in (200, 401)
             (record,) = scene.store.find("order", f"account:{wire.kid.rsplit('/', 1)[1]}")
-            assert (json.loads(record.body)["certificate"] is not None) == (finalized.status_code == 200)
+            assert ("certificate" in json.loads(record.body)) == (finalized.status_code == 200)
 
 
 # --- external account binding ---
