@@ -177,6 +177,11 @@ def serves(reader: Person, *words: str) -> Serving:
     return reader.serves(*shown("privet", "serve", *words)[2:])
 
 
+def on_this(decision: str, id: str) -> list[str]:
+    """What the page says to do about a request, done about this one."""
+    return [id if re.fullmatch("[0-9a-f]{40}", word) else word for word in shown("privet", decision)[1:]]
+
+
 def test_a_server_follows_the_rules_as_the_page_starts_it(reader: Person) -> None:
     async def story(wire: Wire) -> None:
         assert problem_of(await wire.order("vault.internal")) == (403, "rejectedIdentifier")
@@ -184,10 +189,15 @@ def test_a_server_follows_the_rules_as_the_page_starts_it(reader: Person) -> Non
         authorization = (await wire.post(order["authorizations"][0])).json()
         answered = await wire.post(authorization["challenges"][0]["url"], {})
         assert (answered.json()["status"], "retry-after" in answered.headers) == ("processing", True)
-        (waiting,) = reader.does("pending", "--json").json
+        (waiting,) = reader.does(*shown("privet", "pending")[1:], "--json").json
         assert waiting["rule"] == "payments"
-        reader.does("approve", waiting["id"])
+        reader.does(*on_this("approve", waiting["id"]))
         assert (await wire.finalize(order)).json()["status"] == "valid"
+        assert reader.does("show", "shop.pay.internal", "--json").json["proofs"][0]["by"]
+        await wire.order("till.pay.internal")
+        (waiting,) = reader.does("pending", "--json").json
+        (refused,) = reader.does(*on_this("refuse", waiting["id"]), "--json").json
+        assert refused["status"] == "invalid"
 
     with serves(reader, "--policy", "policy.toml", "--validate") as serving:
         with_account(serving, story)
@@ -217,8 +227,8 @@ def test_external_account_keys_as_the_page_makes_them(reader: Person) -> None:
 
 
 def test_every_line_of_the_page_is_run_here() -> None:
-    assert len(SHELL) == 5
-    assert sum(block.replace("\\\n", "").count("\n") for block in SHELL) == 8
+    assert len(SHELL) == 6
+    assert sum(block.replace("\\\n", "").count("\n") for block in SHELL) == 11
 
 
 def test_a_key_is_made_in_python_as_the_page_says() -> None:

@@ -4,6 +4,7 @@ import http.client
 import itertools
 import json
 import os
+import pwd
 import re
 import select
 import signal
@@ -106,8 +107,9 @@ def test_logs_are_a_line_for_what_happened_with_its_time(person: Person) -> None
         with_account(serving, story)
         said = serving.stop()
     time = r"\n\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ INFO "
+    assert len(re.findall(time + r"account [0-9a-f]+ opened from '127\.0\.0\.1'\n", said)) == 1
     assert len(re.findall(time + r"issued [0-9a-f]+ for web\.internal to account \S+ until ", said)) == 1
-    assert len(re.findall(time + r"refused POST '/new-order': ", said)) == 1
+    assert len(re.findall(time + r"refused POST '/new-order' from '127\.0\.0\.1': malformed: ", said)) == 1
 
 
 # --- serving ---
@@ -358,6 +360,10 @@ def test_a_person_decides_while_it_runs(tmp_path: Path, store: str) -> None:
         assert person.does("approve", good).out == f"approved web.internal ({good})\n"
         assert (await client.post(location)).json()["status"] == "ready"
         assert (await client.finalize(order)).json()["status"] == "valid"
+        whoever = pwd.getpwuid(os.getuid()).pw_name if os.getuid() else os.environ.get("SUDO_USER", "root")
+        (proof,) = person.does("show", "web.internal", "--json").json["proofs"]
+        assert (proof["method"], proof["by"]) == ("person", whoever)
+        assert f"web.internal by person ({whoever}) at " in person.does("show", "web.internal").out
 
         (refused,) = person.does("refuse", bad, "--reason", "ask first", "--json").json
         assert (refused["id"], refused["status"]) == (bad, "invalid")

@@ -23,7 +23,8 @@ ask = ["**.internal"]
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Privet]:
     folder = tmp_path_factory.mktemp("person")
     (folder / "policy.toml").write_text(RULES)
-    options = ("--policy", "policy.toml", "--validate", "http-01", "--resolver", "127.0.0.1:9")
+    sooner = ("--limit", "retry-after-person=1s")
+    options = (*sooner, "--policy", "policy.toml", "--validate", "http-01", "--resolver", "127.0.0.1:9")
     with Privet(folder, *options, auto_approve=False) as running:
         yield running
 

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("waiting")]
 
 @pytest.fixture
 def authority(tmp_path: Path) -> Iterator[Privet]:
-    with Privet(tmp_path / "server", "--ask-person", auto_approve=False) as running:
+    with Privet(tmp_path / "server", "--ask-person", "--limit", "retry-after-person=1s", auto_approve=False) as running:
         yield running
 
 

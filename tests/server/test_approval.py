@@ -37,11 +37,11 @@ async def test_a_person_approves_while_the_client_polls(stage: Stage) -> None:
         ordered, authorizations = await ordered_by(wire, "a.internal", "*.b.internal")
         for authorization in authorizations:
             answered = await wire.post(authorization["challenges"][0]["url"], {})
-            assert (answered.json()["status"], answered.headers["retry-after"]) == ("processing", "2")
+            assert (answered.json()["status"], answered.headers["retry-after"]) == ("processing", "10")
         # It stays so, however often the client asks and says that it is ready.
         for url in ordered.json()["authorizations"]:
             look = await wire.post(url)
-            assert (look.json()["status"], look.headers["retry-after"]) == ("pending", "2")
+            assert (look.json()["status"], look.headers["retry-after"]) == ("pending", "10")
         again = await wire.post(authorizations[0]["challenges"][0]["url"], {})
         assert again.json()["status"] == "processing"
         assert problem_of(await wire.finalize(ordered.json())) == (403, "orderNotReady")

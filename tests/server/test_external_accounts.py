@@ -1,6 +1,7 @@
 """External account keys of the store: bound, counted, restricted, taken back, and kept from who steals the store."""
 
 import asyncio
+import json
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -272,6 +273,28 @@ async def test_what_the_key_and_the_policy_refuse_is_named_together(stage: Stage
     async with stage(policy=Plain(order=RuntimeError("no"))) as scene:
         wire, _ = await member(scene, allow=["a.internal"])
         assert (await wire.order("b.internal")).status_code >= 400
+
+
+async def test_who_was_not_allowed_what_is_a_line_in_the_log(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "privet")
+    async with stage(policy=Plain(order=Decision.PROVE)) as scene:
+        wire, key = await member(scene, allow=["*.team-a.internal"])
+        assert wire.kid
+        account = wire.kid.rpartition("/")[2]
+        assert f"account {account} opened from '127.0.0.1' by external account key 'team-a' ({key.id!r})" in caplog.text
+        assert problem_of(await wire.order("web.team-b.internal", "db.team-b.internal")) == (403, "rejectedIdentifier")
+    (line,) = [each for each in caplog.messages if each.startswith("not allowed ")]
+    assert json.loads(line.removeprefix("not allowed ")) == {
+        "account": account,
+        "client": "127.0.0.1",
+        "externalAccount": "team-a",
+        "clientCertificate": None,
+        "reasons": [
+            f"{name} is not among the names of the external account key 'team-a'"
+            for name in ("web.team-b.internal", "db.team-b.internal")
+        ],
+    }
+    assert "refused POST '/new-order' from '127.0.0.1': rejectedIdentifier: " in caplog.text
 
 
 async def test_names_a_key_trusts_are_authorized_from_birth_and_on_record(stage: Stage) -> None:

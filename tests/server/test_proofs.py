@@ -195,20 +195,28 @@ async def test_nothing_is_proved_for_an_account_that_was_given_up_meanwhile(stag
         assert kept(scene).status == "invalid"
 
 
-async def test_what_a_person_decided_is_kept_too(stage: Stage) -> None:
+async def test_what_a_person_decided_is_kept_and_logged_too(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
     async with stage() as scene:
         wire = await scene.account()
         await wire.order("*.a.internal")
         (waiting,) = await scene.responder.pending()
-        approved = await scene.responder.approve(waiting.id)
+        approved = await scene.responder.approve(waiting.id, by="alice")
         assert approved.proof is not None
+        assert approved.proof["by"] == "alice"
         assert (approved.proof["method"], approved.proof["wildcard"]) == ("person", True)
         await wire.order("b.internal")
         (waiting,) = await scene.responder.pending()
-        refused = await scene.responder.refuse(waiting.id, "no such host")
+        refused = await scene.responder.refuse(waiting.id, "no such host", by="bob")
         assert refused.proof is None
         assert refused.validation is not None
         assert refused.validation["error"]["detail"] == "refused by a person: no such host"
+        assert refused.validation["by"] == "bob"
+        lines = [json.loads(line.partition("proved ")[2]) for line in caplog.messages if "proved {" in line]
+        assert [(line["account"], line["client"], line["method"], line["by"]) for line in lines] == [
+            (approved.account, "127.0.0.1", "person", "alice"),
+            (approved.account, "127.0.0.1", "person", "bob"),
+        ]
 
 
 async def test_where_nothing_had_to_be_proved_there_is_no_proof(stage: Stage) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import pwd
 from collections.abc import Callable, Coroutine, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -73,7 +74,7 @@ def approve(
     settings = read_settings(context.params | {"name": authority}, os.environ).checked()
 
     async def decide(store: AsyncStore, id: str) -> Authorization:
-        return await approval.approve(store, id, datetime.now(UTC), authority=settings.name)
+        return await approval.approve(store, id, datetime.now(UTC), authority=settings.name, by=_person())
 
     _decide(settings, ids, json, decide, "approved")
 
@@ -97,7 +98,7 @@ def refuse(
     settings = read_settings(context.params | {"name": authority}, os.environ).checked()
 
     async def decide(store: AsyncStore, id: str) -> Authorization:
-        return await approval.refuse(store, id, datetime.now(UTC), reason, authority=settings.name)
+        return await approval.refuse(store, id, datetime.now(UTC), reason, authority=settings.name, by=_person())
 
     _decide(settings, ids, json, decide, "refused")
 
@@ -125,6 +126,15 @@ def _decide(
         print_json(decided)
     if failed:
         raise Failure("\n".join(failed))
+
+
+def _person() -> str:
+    """Who decides, as far as this machine knows."""
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:  # in a container, perhaps
+        user = str(os.getuid())
+    return os.environ.get("SUDO_USER", user) if user == "root" else user
 
 
 async def _asker(store: AsyncStore, authorization: Authorization) -> Account | None:

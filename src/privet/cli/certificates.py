@@ -330,7 +330,8 @@ def _order_of(ca: CertificateAuthority, certificate: Certificate) -> Order | Non
 def _told(proof: Validation) -> str:
     name = f"{'*.' if proof['wildcard'] else ''}{proof['identifier']['value']}"
     targets = ", ".join(dict.fromkeys(step["target"] for step in proof["steps"] if step["source"]))
-    return printable(f"{name} by {proof['method']} at {proof['validated']}{targets and f', connected to {targets}'}")
+    by = f"{proof['method']} ({proof['by']})" if "by" in proof else proof["method"]
+    return printable(f"{name} by {by} at {proof['validated']}{targets and f', connected to {targets}'}")
 
 
 def _allowed(order: Order | None) -> list[dict[str, str]]:

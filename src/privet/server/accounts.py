@@ -1,5 +1,7 @@
 """Accounts (RFC 8555 §7.3): made, updated, deactivated, given another key."""
 
+import logging
+
 from privet.acme.encoding import from_json
 from privet.acme.jws import Key, parse_inner
 from privet.acme.payloads import NewAccount, read_contact, read_status
@@ -13,6 +15,8 @@ from privet.server.requests import read_key
 from privet.server.server import Reply, Server, VerifiedRequest
 from privet.server.urls import URLs
 from privet.stores.base import new_id
+
+log = logging.getLogger("privet")
 
 
 async def new_account(server: Server, request: VerifiedRequest) -> Reply:
@@ -57,6 +61,8 @@ async def new_account(server: Server, request: VerifiedRequest) -> Reply:
         # Nobody counts, so that many can come at once; but it is not to be revoked meanwhile.
         unchanged.append(bound.key)
     await server.commit(*changed, account, unchanged=unchanged)
+    by = f" by external account key {bound.name!a} ({bound.id[:50]!a})" if bound else ""
+    log.info("account %s opened from %a%s", account.id, request.client[:50], by)
     return Reply(_shown(account, request.urls), status=201, location=request.urls.to("acct", account.id))
 
 

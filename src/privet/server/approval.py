@@ -5,12 +5,12 @@ It works on the store alone, so that a command line in another process reaches a
 
 from datetime import datetime
 
-from privet.acme.attempts import Proof
+from privet.acme.attempts import LONGEST, Proof
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
 from privet.server.records import PENDING, PERSON, Account, Authorization, Challenge, Kind
 from privet.server.refusals import refused_orders
-from privet.server.validators import refusal_to_json
+from privet.server.validators import log_judgement, refusal_to_json
 from privet.stores.asynchronous import AsyncStore
 from privet.stores.base import Conflict, Record
 
@@ -34,17 +34,20 @@ async def pending(store: AsyncStore, now: datetime, *, authority: str | None = N
     return waiting
 
 
-async def approve(store: AsyncStore, id: str, now: datetime, *, authority: str | None = None) -> Authorization:
-    """Let it be valid, by the challenge that the client chose, or else the first. Raises `NotPending`."""
-    return await _decide(store, id, now, None, authority)
+async def approve(
+    store: AsyncStore, id: str, now: datetime, *, authority: str | None = None, by: str = ""
+) -> Authorization:
+    """Let it be valid, by the challenge that the client chose, or else the first. `by` says for the record who decides.
+    Raises `NotPending`."""
+    return await _decide(store, id, now, None, authority, by)
 
 
 async def refuse(
-    store: AsyncStore, id: str, now: datetime, reason: str = "", *, authority: str | None = None
+    store: AsyncStore, id: str, now: datetime, reason: str = "", *, authority: str | None = None, by: str = ""
 ) -> Authorization:
-    """Let it and its order be invalid, and say why. Raises `NotPending`."""
+    """Let it and its order be invalid, and say why: the client is told. Raises `NotPending`."""
     detail = f"refused by a person: {reason}" if reason else "refused by a person"
-    return await _decide(store, id, now, Problem(ProblemType.UNAUTHORIZED, detail), authority)
+    return await _decide(store, id, now, Problem(ProblemType.UNAUTHORIZED, detail), authority, by)
 
 
 def _waits(account: Record | None, authority: str | None) -> bool:
@@ -57,8 +60,9 @@ def _waits(account: Record | None, authority: str | None) -> bool:
 
 
 async def _decide(
-    store: AsyncStore, id: str, now: datetime, problem: Problem | None, authority: str | None
+    store: AsyncStore, id: str, now: datetime, problem: Problem | None, authority: str | None, by: str
 ) -> Authorization:
+    who = {"by": by[:LONGEST]} if by else {}
     while True:
         record = await store.get(Kind.AUTHORIZATION, id)
         if record is None:
@@ -73,15 +77,17 @@ async def _decide(
         base, type = found.identifier.base.value, found.identifier.type.value
         if problem is None:
             proof = Proof(base, type, found.identifier.wildcard, PERSON, now)
-            decided = found.decide(answered.validate(now), proof.to_json())
+            judgement = proof.to_json() | who
+            decided = found.decide(answered.validate(now), judgement)
         else:
-            refusal = refusal_to_json(problem, found.identifier.value, type, PERSON, now)
-            decided = found.decide(answered.refuse(problem), refusal)
+            judgement = refusal_to_json(problem, found.identifier.value, type, PERSON, now) | who
+            decided = found.decide(answered.refuse(problem), judgement)
         orders = [] if problem is None else await refused_orders(store, decided)
         try:
             await store.commit(decided.to_record(), *[order.to_record() for order in orders], unchanged=[account])
         except Conflict:
             continue
+        log_judgement(decided, judgement, proved=problem is None)
         return decided
 
 

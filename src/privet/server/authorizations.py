@@ -8,7 +8,6 @@ from datetime import datetime, timedelta
 
 from privet.acme.attempts import Attempt
 from privet.acme.challenges import STANDARD, ChallengeType, challenge_types, key_authorization
-from privet.acme.encoding import to_json
 from privet.acme.identifiers import Identifier
 from privet.acme.payloads import read_new_authorization, read_status
 from privet.acme.problems import Problem, ProblemType
@@ -22,7 +21,15 @@ from privet.server.refusals import refused_orders
 from privet.server.server import Reply, Server, VerifiedRequest
 from privet.server.tokens import new_token
 from privet.server.urls import URLs
-from privet.server.validators import Judgement, TakesTheirWord, Validators, challenge_fields, judge, refuse
+from privet.server.validators import (
+    Judgement,
+    TakesTheirWord,
+    Validators,
+    challenge_fields,
+    judge,
+    log_judgement,
+    refuse,
+)
 from privet.stores.base import Conflict, new_id
 
 log = logging.getLogger("privet")
@@ -90,11 +97,10 @@ async def challenge(server: Server, request: VerifiedRequest) -> Reply:
         found = await _answer(server, request, found, asked)
     asked = found.challenge(type)
     assert asked is not None
-    waiting = asked.status is Status.PROCESSING
     return Reply(
         _shown_challenge(server, found, asked, request.urls),
         links=((request.urls.to("authz", found.id), "up"),),
-        retry_after=server.limits.retry_after if waiting else None,
+        retry_after=_retry_after(server, found) if asked.status is Status.PROCESSING else None,
     )
 
 
@@ -227,9 +233,7 @@ async def _judge(server: Server, request: VerifiedRequest, found: Authorization,
             record = await server.store.get(Kind.ACCOUNT, found.account)
             account = None if record is None else server.read(Account, record)
         else:
-            outcome = "proved" if judgement.problem is None else "not proved"
-            about = {"authorization": found.id, "account": found.account, "client": found.client}
-            log.info("%s %s", outcome, to_json({**about, **judgement.validation}).decode())
+            log_judgement(found, judgement.validation, proved=judgement.problem is None)
             return decided
     return found
 
@@ -315,7 +319,13 @@ async def check_pending(server: Server, account: Account, *, adding: int = 1) ->
 
 def _reply(server: Server, found: Authorization, urls: URLs) -> Reply:
     waiting = any(each.status is Status.PROCESSING for each in found.challenges) and found.status is Status.PENDING
-    return Reply(_shown(server, found, urls), retry_after=server.limits.retry_after if waiting else None)
+    return Reply(_shown(server, found, urls), retry_after=_retry_after(server, found) if waiting else None)
+
+
+def _retry_after(server: Server, found: Authorization) -> timedelta:
+    """When to look again: people take longer than validators."""
+    limits = server.limits
+    return limits.retry_after_person if _validators(server, found) is None else limits.retry_after
 
 
 def _shown(server: Server, found: Authorization, urls: URLs) -> dict[str, object]:

@@ -71,3 +71,6 @@ class Limits:
     """How long after a finalize was cut short another request may finish it."""
     retry_after: timedelta = timedelta(seconds=2)
     """When a client that waits should ask again."""
+    retry_after_person: timedelta = timedelta(seconds=10)
+    """The same where it waits for a person. It is longer because clients ask so many times and then give up: certbot
+    thirty times, lego for a hundred times as long."""

@@ -5,12 +5,14 @@ refused is named at once (RFC 8555 §6.7.1).
 """
 
 import asyncio
+import contextlib
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Generic, NamedTuple, TypeVar
 
+from privet.acme.encoding import to_json
 from privet.acme.identifiers import Identifier
 from privet.acme.problems import Problem, ProblemType, Subproblem, compound
 from privet.ca.keys import PublicKey, check_public_key
@@ -21,6 +23,9 @@ from privet.server.records import Named
 from privet.server.server import Server, VerifiedRequest
 
 log = logging.getLogger("privet")
+
+# An order may have many names, and a client many orders.
+_TOLD = 10
 
 Allowed = TypeVar("Allowed")
 Answer = TypeVar("Answer")
@@ -45,7 +50,8 @@ async def permit_account(
         if answer is not None and answer is not True:
             raise TypeError("a policy lets an account be by returning None, and refuses by raising Problem")
 
-    await _ask(server, lambda: server.policy.allow_account(applicant), read)
+    with _on_record(applicant):
+        await _ask(server, lambda: server.policy.allow_account(applicant), read)
 
 
 async def permit_identifiers(
@@ -59,6 +65,18 @@ async def permit_identifiers(
     """Ask what the account has to do for each of these. Raises `Problem` if it may not have all of them."""
     bound = await find_bound(server, request.owner)
     applicant = _applicant_of(server, request, bound, profile, lifetime)
+    with _on_record(applicant):
+        rulings = await _rule_on(server, applicant, bound, identifiers)
+    for identifier, ruling in rulings.items():
+        if ruling.rule:
+            log.info("account %s, %s: %s by %a", applicant.account, identifier, ruling.decision.value, ruling.rule)
+    return Permission(rulings, _unchanged(bound))
+
+
+async def _rule_on(
+    server: Server, applicant: Applicant, bound: Bound | None, identifiers: Sequence[Identifier]
+) -> Mapping[Identifier, Ruling]:
+    """What the account's external account key and the policy say together. Raises `Problem`."""
     wrong = [
         Subproblem(ProblemType.REJECTED_IDENTIFIER, why, identifier)
         for identifier, why in (bound.key.objections(identifiers) if bound and bound.key else ())
@@ -80,12 +98,7 @@ async def permit_identifiers(
     ]
     if wrong:
         raise compound(wrong)
-    if bound and bound.key:
-        rulings = bound.key.rule_on(rulings)
-    for identifier, ruling in rulings.items():
-        if ruling.rule:
-            log.info("account %s, %s: %s by %a", applicant.account, identifier, ruling.decision.value, ruling.rule)
-    return Permission(rulings, _unchanged(bound))
+    return bound.key.rule_on(rulings) if bound and bound.key else rulings
 
 
 async def permit_certificate(
@@ -111,10 +124,29 @@ async def permit_certificate(
             raise TypeError("a policy answers with the lifetime that a certificate may have, or None")
         return min(answer, longest)
 
-    allowed = await _ask(server, lambda: policy.allow_certificate(applicant, identifiers, key_type), read)
-    if lifetime is not None and lifetime > allowed:
-        raise Problem(ProblemType.UNAUTHORIZED, f"this certificate may live for {allowed} at most; order it anew")
+    with _on_record(applicant):
+        allowed = await _ask(server, lambda: policy.allow_certificate(applicant, identifiers, key_type), read)
+        if lifetime is not None and lifetime > allowed:
+            raise Problem(ProblemType.UNAUTHORIZED, f"this certificate may live for {allowed} at most; order it anew")
     return Permission(allowed, _unchanged(bound))
+
+
+@contextlib.contextmanager
+def _on_record(applicant: Applicant) -> Iterator[None]:
+    """A line in the log for what is not allowed: who asked, from where, and why not."""
+    try:
+        yield
+    except Problem as problem:
+        shown = applicant.client_certificate
+        about = {
+            "account": applicant.account,
+            "client": applicant.client,
+            "externalAccount": applicant.external_account_name,
+            "clientCertificate": shown.fingerprint if shown else None,
+            "reasons": [each.detail for each in problem.subproblems[:_TOLD]] or [problem.detail],
+        }
+        log.info("not allowed %s", to_json(about).decode())
+        raise
 
 
 def _unchanged(bound: Bound | None) -> tuple[Named, ...]:

@@ -134,14 +134,16 @@ class ACMEResponder:
         """The authorizations that wait for proof or for a person, oldest first."""
         return await approval.pending(self._server.store, self._server.now(), authority=self._server.ca.name)
 
-    async def approve(self, id: str) -> Authorization:
-        """Let an authorization be valid. Raises `approval.NotPending`."""
-        return await approval.approve(self._server.store, id, self._server.now(), authority=self._server.ca.name)
+    async def approve(self, id: str, *, by: str = "") -> Authorization:
+        """Let an authorization be valid. `by` says for the record who decides. Raises `approval.NotPending`."""
+        name, now = self._server.ca.name, self._server.now()
+        return await approval.approve(self._server.store, id, now, authority=name, by=by)
 
-    async def refuse(self, id: str, reason: str = "") -> Authorization:
-        """Let an authorization, and with it its order, be invalid. Raises `approval.NotPending`."""
-        name = self._server.ca.name
-        return await approval.refuse(self._server.store, id, self._server.now(), reason, authority=name)
+    async def refuse(self, id: str, reason: str = "", *, by: str = "") -> Authorization:
+        """Let an authorization, and with it its order, be invalid. The client is told the reason, and `by` is for the
+        record. Raises `approval.NotPending`."""
+        name, now = self._server.ca.name, self._server.now()
+        return await approval.refuse(self._server.store, id, now, reason, authority=name, by=by)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
@@ -165,7 +167,7 @@ class ACMEResponder:
             with_nonce = with_nonce or path == "new-nonce"
             reply = await self._answer(scope, receive, path, urls)
         except Problem as problem:
-            log.info("refused %s %a: %s", scope["method"], scope["path"][:100], problem)
+            log.info("refused %s %a from %a: %s", scope["method"], scope["path"][:100], _client(scope)[:50], problem)
             reply = _refusal(problem)
         except StoreError:
             log.exception("the store failed")
@@ -258,17 +260,21 @@ class ACMEResponder:
         await send({"type": "http.response.body", "body": body if with_body else b""})
 
 
+def _client(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
+
+
 def _incoming(scope: Scope, name: str, id: str, path: str, urls: URLs) -> Incoming:
     query: bytes = scope.get("query_string", b"")
     url = f"{urls.base}/{path}"
-    client = scope.get("client")
     return Incoming(
         resource=name,
         id=id,
         url=f"{url}?{query.decode('latin-1')}" if query else url,
         query=query,
         headers=dict(scope["headers"]),
-        client=str(client[0]) if client else "",
+        client=_client(scope),
         urls=urls,
         client_certificate=find_client_certificate(scope),
     )

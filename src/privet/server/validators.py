@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 from privet.acme.attempts import Attempt, ChallengeValidator, Clock, NotProved, Proof, Prover, prove, steps_to_json
 from privet.acme.challenges import STANDARD, ChallengeType
+from privet.acme.encoding import to_json
 from privet.acme.problems import Problem, ProblemType
 from privet.server.limits import Limits
+from privet.server.records import Authorization
 
 log = logging.getLogger("privet")
 
@@ -103,6 +105,12 @@ def _accept(proof: Proof, attempt: Attempt, type: ChallengeType, now: datetime) 
 def refuse(problem: Problem, attempt: Attempt, type: ChallengeType, now: datetime) -> Judgement:
     """A judgement that somebody else came to."""
     return Judgement(problem, refusal_to_json(problem, attempt.name, attempt.identifier_type, type, now))
+
+
+def log_judgement(about: Authorization, judgement: Mapping[str, object], *, proved: bool) -> None:
+    """A line for what was found out, or decided, about an authorization: who asked, from where, and what is kept."""
+    who = {"authorization": about.id, "account": about.account, "client": about.client}
+    log.info("%s %s", "proved" if proved else "not proved", to_json({**who, **judgement}).decode())
 
 
 def refusal_to_json(problem: Problem, name: str, identifier_type: str, method: str, now: datetime) -> dict[str, object]:
