@@ -4,8 +4,9 @@
     .venv/bin/python -m benchmarks.growth --levels 0,10000
 
 One account owns everything. The store is filled through its own commits, with copies of what real issuances left in it,
-under other ids, serial numbers and names. The law of this program: what is measured is a server that was started anew
-on the store as it lies there, and every error ends it with status 1.
+under other ids, serial numbers and names, as it would be after eight days of certificates that live for one: those are
+on record for eight days, and authorizations for one. The law of this program: what is measured is a server that was
+started anew on the store as it lies there, and every error ends it with status 1.
 """
 
 import argparse
@@ -28,13 +29,16 @@ from benchmarks.servers import privet
 
 from privet import SQLiteStore
 from privet.acme.identifiers import Identifier, IdentifierType
+from privet.ca.certificates import KEPT_AFTER_EXPIRY, Certificate
 from privet.ca.certificates import KIND as CERTIFICATE
-from privet.ca.certificates import Certificate
 from privet.server.records import Authorization, Kind, Order
 from privet.stores.base import Record, new_id
 
 LEVELS = (0, 10_000, 100_000, 1_000_000)
 TOGETHER = 500
+KEPT = KEPT_AFTER_EXPIRY + timedelta(
+    hours=23
+)  # a little less than the time for which a certificate of a day is on record
 OPTIONS = ("--ask-challenges", "--limit", "orders-of-account=100000000/1h", "--limit", "orders-of-network=100000000/1h")
 
 
@@ -61,8 +65,8 @@ class Filling:
             self.count = len(store.find(CERTIFICATE, limit=1000))
 
     def fill(self, level: int) -> None:
-        """Bring the store to so many certificates, as if they had been issued one after the other during this day."""
-        first, day, begun = self.count, timedelta(days=1), datetime.now(UTC)
+        """Bring the store to so many certificates."""
+        first, begun = self.count, datetime.now(UTC)
         with SQLiteStore(self._path) as store:
             while self.count < level:
                 some = range(self.count, min(self.count + TOGETHER, level))
@@ -70,7 +74,7 @@ class Filling:
                     record
                     for at in some
                     for record in _copy(
-                        *self._models[at % len(self._models)], begun - day * (level - at) / (level - first)
+                        *self._models[at % len(self._models)], KEPT * (level - at) / (level - first), begun
                     )
                 ]
                 store.commit(*copies, durable=False)
@@ -111,18 +115,31 @@ def _read(store: SQLiteStore, order: Order) -> tuple[Authorization, Certificate]
     return Authorization.from_record(authorization), Certificate.from_record(certificate)
 
 
-def _copy(order: Order, authorization: Authorization, certificate: Certificate, moment: datetime) -> Iterator[Record]:
-    """The records of another issuance like this one."""
+def _copy(
+    order: Order, authorization: Authorization, certificate: Certificate, age: timedelta, now: datetime
+) -> Iterator[Record]:
+    """The records of another issuance like this one, so long ago."""
+    moment, until = now - age, certificate.not_after - age
     identifier = Identifier(IdentifierType.DNS, f"host-{secrets.token_hex(8)}.bench.internal")
     ids = [new_id(moment) for _ in range(3)]
     yield order._replace(
-        id=ids[0], identifiers=(identifier,), authorizations=(ids[1],), certificate=ids[2], version=0
+        id=ids[0],
+        identifiers=(identifier,),
+        authorizations=(ids[1],),
+        certificate=ids[2],
+        kept_until=until + KEPT_AFTER_EXPIRY,
+        version=0,
     ).to_record()
-    yield authorization._replace(id=ids[1], order=ids[0], identifier=identifier, version=0).to_record()
+    if age < timedelta(days=1):
+        yield authorization._replace(
+            id=ids[1], order=ids[0], identifier=identifier, expires=authorization.expires - age, version=0
+        ).to_record()
     yield replace(
         certificate,
         id=ids[2],
         serial=secrets.randbits(128),
+        not_before=certificate.not_before - age,
+        not_after=until,
         identifiers=(identifier,),
         request=ids[0],
         version=0,

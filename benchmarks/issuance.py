@@ -14,6 +14,7 @@ import json
 import math
 import ssl
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import quantiles
 from time import perf_counter, process_time
@@ -134,6 +135,28 @@ async def measure(store: str, way: str, place: Place, pid: int, work: list[Job],
     )
 
 
+def table(rows: Sequence[Row], minimum: Mapping[str, tuple[float, float]]) -> str:
+    """What it showed, and what an issuance cannot do without beside it."""
+    lines = ["| store | way | cert/s | p50 ms | p95 ms | p99 ms | CPU ms/cert | its loop "]
+    lines[0] += "| **verifies** | verify µs | requests | client ms | MiB | errors |"
+    lines.append("|---|---|" + "--:|" * 12)
+    for row in rows:
+        cells = [row.store, row.way, f"{row.per_second:.0f}", f"{row.p50:.1f}", f"{row.p95:.1f}", f"{row.p99:.1f}"]
+        cells += [f"{row.cpu:.2f}", f"{row.loop:.2f}", f"**{row.verifies:.1f}**", f"{row.verify_us:.0f}"]
+        cells += [
+            f"{row.requests:.2f}",
+            f"{row.client_cpu:.2f}",
+            f"{row.memory_mib:.0f}",
+            str(sum(row.errors.values())),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    for way, (seconds, verifies) in minimum.items():
+        lines.append(
+            f"| unavoidable | {way} | | | | | {seconds * 1e3:.2f} | | **{verifies:.1f}** | | {WAYS[way]} | | | |"
+        )
+    return "\n".join(lines)
+
+
 def _print(rows: list[Row], minimum: dict[str, tuple[float, float]], options: argparse.Namespace) -> None:
     if options.json:
         floor = {way: {"cpu": seconds * 1e3, "verifies": verifies} for way, (seconds, verifies) in minimum.items()}
@@ -142,22 +165,7 @@ def _print(rows: list[Row], minimum: dict[str, tuple[float, float]], options: ar
         return
     print(f"{options.clients} clients, {'one account' if options.accounts == 'one' else 'an account each'}; ", end="")
     print("a verify is one P-256 verification, timed between the rounds of the same row\n")
-    print("| store | way | cert/s | p50 ms | p95 ms | p99 ms | CPU ms/cert | its loop ", end="")
-    print("| **verifies** | verify µs | requests | client ms | MiB | errors |")
-    print("|---|---|" + "--:|" * 12)
-    for row in rows:
-        cells = [row.store, row.way, f"{row.per_second:.0f}", f"{row.p50:.1f}", f"{row.p95:.1f}", f"{row.p99:.1f}"]
-        cells += [
-            f"{row.cpu:.2f}",
-            f"{row.loop:.2f}",
-            f"**{row.verifies:.1f}**",
-            f"{row.verify_us:.0f}",
-            f"{row.requests:.2f}",
-        ]
-        cells += [f"{row.client_cpu:.2f}", f"{row.memory_mib:.0f}", str(sum(row.errors.values()))]
-        print("|", " | ".join(cells), "|")
-    for way, (seconds, verifies) in minimum.items():
-        print(f"| unavoidable | {way} | | | | | {seconds * 1e3:.2f} | | **{verifies:.1f}** | | {WAYS[way]} | | | |")
+    print(table(rows, minimum))
     for row in rows:
         for error, count in sorted(row.errors.items()):
             print(f"\n{row.store}, {row.way} way: {count} times: {error}")

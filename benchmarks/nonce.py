@@ -10,8 +10,7 @@ import argparse
 import asyncio
 import json
 import sys
-import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from typing import Any
 
 from benchmarks.load import Account, Client, Connection, Place, Tally
 from benchmarks.measure import Yardstick, processor_seconds
+from benchmarks.servers import privet as serve
 from tests.interop.programs import Program, free_port
 
 ROUNDS = 10
@@ -76,45 +76,54 @@ class Row:
     verifies: float
 
 
-def main() -> int:
-    options = _options()
+@dataclass(frozen=True, slots=True)
+class Load:
+    clients: int = 8
+    requests: int = 40_000
+    seconds: float = 300
+
+
+def measure(load: Load) -> tuple[list[Row], float, list[str]]:
+    """Both rows, how many times as much as the bare server ours costs, and what went wrong."""
     with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="privet-bench-")))
-        serve = [sys.executable, "-m", "privet", "serve", "--host", "127.0.0.1", "--port", "0", "--auto-approve"]
-        privet = stack.enter_context(Program(*serve, "--store", f"sqlite:///{folder}/privet.db", cwd=folder))
-        directory = privet.wait_for(r"https?://\S+/directory\b").group()
+        privet = stack.enter_context(serve("sqlite"))
         port = str(free_port())
         uvicorn = [sys.executable, "-m", "uvicorn", "--loop", "uvloop", "--http", "httptools", "--lifespan", "off"]
         uvicorn += ["--no-access-log", "--port", port, "benchmarks.nonce:bare"]
         plain = stack.enter_context(Program(*uvicorn, cwd=Path(__file__).parents[1]))
         plain.wait_for("Uvicorn running on")
-        pids = privet.process.pid, plain.process.pid
-        rows, errors = asyncio.run(_measure(directory, f"http://127.0.0.1:{port}", pids, options))
-    ratio = rows[0].cpu_us / rows[1].cpu_us
+        pids = privet.pid, plain.process.pid
+        rows, errors = asyncio.run(_measure(privet.place.directory, f"http://127.0.0.1:{port}", pids, load))
+    return rows, rows[0].cpu_us / rows[1].cpu_us, errors
+
+
+def table(rows: Sequence[Row], ratio: float) -> str:
+    lines = ["| server | requests/s | p50 ms | p99 ms | CPU µs/request | verifies |", "|---|--:|--:|--:|--:|--:|"]
+    for row in rows:
+        cells = [row.server, f"{row.per_second:.0f}", f"{row.p50:.2f}", f"{row.p99:.2f}", f"{row.cpu_us:.1f}"]
+        lines.append(f"| {' | '.join(cells)} | {row.verifies:.2f} |")
+    return "\n".join([*lines, "", f"newNonce costs {ratio:.2f} times the bare web server."])
+
+
+def main() -> int:
+    options = _options()
+    rows, ratio, errors = measure(Load(options.clients, options.requests, options.seconds))
     if options.json:
         print(json.dumps({"rows": [asdict(row) for row in rows], "ratio": ratio, "errors": errors}))
     else:
-        print("| server | requests/s | p50 ms | p99 ms | CPU µs/request | verifies |\n|---|--:|--:|--:|--:|--:|")
-        for row in rows:
-            print(
-                f"| {row.server} | {row.per_second:.0f} | {row.p50:.2f} | {row.p99:.2f} "
-                f"| {row.cpu_us:.1f} | {row.verifies:.2f} |"
-            )
-        print(f"\nnewNonce costs {ratio:.2f} times the bare web server; {len(errors)} errors", *errors[:5], sep="\n")
+        print(table(rows, ratio), f"{len(errors)} errors", *errors[:5], sep="\n")
     return 1 if errors else 0
 
 
-async def _measure(
-    directory: str, plain: str, pids: tuple[int, int], options: argparse.Namespace
-) -> tuple[list[Row], list[str]]:
-    connections = range(options.clients)
+async def _measure(directory: str, plain: str, pids: tuple[int, int], load: Load) -> tuple[list[Row], list[str]]:
+    connections = range(load.clients)
     acme = [await Client.connect(Place(directory), Account(), Tally()) for _ in connections]
     http = [await Place(plain).connect() for _ in connections]
     privet = Server("privet newNonce", pids[0], [client.new_nonce for client in acme], [], [], [])
     uvicorn = Server("uvicorn, bare", pids[1], [_head(connection) for connection in http], [], [], [])
     yardstick, seen, errors = Yardstick(), set[str](), list[str]()
-    each = options.requests // options.clients // ROUNDS
-    async with asyncio.timeout(options.seconds):
+    each = load.requests // load.clients // ROUNDS
+    async with asyncio.timeout(load.seconds):
         for _ in range(ROUNDS):
             yardstick.look()
             for server in (privet, uvicorn):

@@ -33,6 +33,10 @@ from privet.server.records import Order
 from privet.stores.asynchronous import AsyncStore
 from privet.stores.base import Batch, Record, new_id
 
+ECHO = "a POST of 600 bytes, echoed by uvicorn"
+VERIFY = "its signature verified"
+SIGNING = ("a CSR read and its signature verified", "a certificate laid out", "a certificate signed")
+
 URL = "http://127.0.0.1:8555"
 REQUESTS, CONNECTIONS, OCTETS = 4000, 8, 600
 
@@ -65,7 +69,7 @@ def parts() -> list[Part]:
             seconds.append(cost(work, times=times))
             yardstick.look()
         measured.append((name, min(seconds)))
-    measured.append((f"a POST of {OCTETS} bytes, echoed by uvicorn", web_server()))
+    measured.append((ECHO, web_server()))
     yardstick.look()
     parts = [Part(name, seconds, seconds / yardstick.seconds) for name, seconds in measured]
     return [Part("a P-256 verification (the unit)", yardstick.seconds, 1.0), *parts]
@@ -111,16 +115,16 @@ def _pieces() -> Iterator[tuple[str, int, Callable[[], object]]]:
     body = account.sign(f"{URL}/new-order", nonces.make(), job.order)
     jws = parse(body)
     yield "a request's JWS read", 2000, lambda: parse(body)
-    yield "its signature verified", 500, lambda: jws.verify(key)
+    yield VERIFY, 500, lambda: jws.verify(key)
     yield "an account's key read from its JWK", 2000, lambda: Key.from_jwk(jwk)
     yield "a nonce made", 5000, nonces.make
     csr = from_base64url(json.loads(from_base64url(job.csr, "csr"))["csr"], "csr")
     public_key = parse_csr(csr).public_key
-    yield "a CSR read and its signature verified", 300, lambda: parse_csr(csr)
+    yield SIGNING[0], 300, lambda: parse_csr(csr)
     names = [Identifier(IdentifierType.DNS, job.name)]
     prepared = ca.prepare(public_key, names)
-    yield "a certificate laid out", 1000, lambda: ca.prepare(public_key, names)
-    yield "a certificate signed", 1000, lambda: ca.sign(prepared)
+    yield SIGNING[1], 1000, lambda: ca.prepare(public_key, names)
+    yield SIGNING[2], 1000, lambda: ca.sign(prepared)
     yield from _storing(job, ca.sign(prepared))
 
 
