@@ -3,7 +3,9 @@
 The law of this module: the private key is in a bundle and in its files, and never in its repr or in its metadata.
 """
 
+import hashlib
 import json
+import ssl
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -34,6 +36,11 @@ class CertBundle:
     serial: int
     fullchain_path: Path | None = None
     key_path: Path | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """The certificate's SHA-256, as people compare it."""
+        return digest(ssl.PEM_cert_to_DER_cert(self.cert_pem.decode()))
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -71,3 +78,8 @@ class CertBundle:
             expires_at=datetime.fromisoformat(meta["expires_at"]),
             serial=int(meta["serial"], 16),
         )
+
+
+def digest(der: bytes) -> str:
+    """The SHA-256 of a certificate in DER, in hexadecimal with colons: what logs and records call it by."""
+    return hashlib.sha256(der).digest().hex(":").upper()

@@ -7,7 +7,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from tests.certificates import assert_is_leaf, openssl_verify, same_key
+from tests.certificates import assert_is_leaf, openssl, openssl_verify, same_key
 from tests.cli.command import Done, Person
 from tests.wire import csr
 
@@ -134,6 +134,8 @@ def test_what_was_issued_is_listed_shown_and_revoked(owner: Person) -> None:
 
     newest = owner.does("show", "web.internal", "--json").json
     assert newest | listed[1] == newest
+    told = openssl("x509", "-in", owner.folder / "2/cert.pem", "-noout", "-fingerprint", "-sha256")
+    assert told.decode().strip().partition("=")[2] == newest["fingerprint"]
     assert newest["fullchain"] == (owner.folder / "2/fullchain.pem").read_text()
     colons = ":".join(re.findall("..", first.zfill(32))).upper()
     shown = owner.does("show", colons).out

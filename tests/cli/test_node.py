@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from tests.certificates import openssl
 from tests.cli.command import PRIVET, Person, Serving, environment
 from tests.interop.programs import Program, free_port
@@ -349,6 +350,7 @@ def test_status_says_how_it_stands(node: Person, serving: Serving) -> None:
     shown = certificate(node.folder / "web/cert.pem")
     assert (found["names"], found["issuer"]) == (list(NAMES), "CN=privet Internal CA")
     assert found["serial"] == f"{shown.serial_number:x}"
+    assert found["fingerprint"] == shown.fingerprint(hashes.SHA256()).hex(":").upper()
     assert (found["error"], found["healthy"]) == (None, True)
     assert found["not_before"] < found["due"] < found["not_after"]
     told = node.does("node", "status", "web").out

@@ -19,11 +19,13 @@ from pathlib import Path
 import httpx
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from tests.certificates import openssl_verify
 from tests.cli.command import DATABASE, Person, Serving
 from tests.wire import Wire, jwk_of, new_key, problem_of, sign
 
 from privet import CertificateAuthority, SQLiteStore
+from privet.acme.encoding import to_base64url
 
 STORES = {"sqlite": DATABASE, "file": "file:///store", "memory": "memory:"}
 
@@ -100,15 +102,20 @@ def test_behind_a_proxy_it_says_the_address_of_the_proxy(person: Person) -> None
 
 def test_logs_are_a_line_for_what_happened_with_its_time(person: Person) -> None:
     async def story(client: Wire) -> None:
-        await client.issue("web.internal")
+        issued = x509.load_pem_x509_certificates(await client.issue("web.internal"))[0]
+        await client.post("revoke-cert", {"certificate": to_base64url(issued.public_bytes(Encoding.DER)), "reason": 4})
         await client.post("new-order", {"identifiers": []})
 
     with person.serves("--auto-approve") as serving:
         with_account(serving, story)
         said = serving.stop()
+    (listed,) = person.does("list", "--json").json
+    called = f"SHA-256 {listed['fingerprint']}\\n"
     time = r"\n\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ INFO "
     assert len(re.findall(time + r"account [0-9a-f]+ opened from '127\.0\.0\.1'\n", said)) == 1
-    assert len(re.findall(time + r"issued [0-9a-f]+ for web\.internal to account \S+ until ", said)) == 1
+    issued = rf"issued {listed['serial']} for web\.internal to account \S+ until \S+, "
+    assert len(re.findall(time + issued + called, said)) == 1
+    assert len(re.findall(time + rf"revoked {listed['serial']}, reason 4, " + called, said)) == 1
     assert len(re.findall(time + r"refused POST '/new-order' from '127\.0\.0\.1': malformed: ", said)) == 1
 
 

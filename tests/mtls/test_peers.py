@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
@@ -153,7 +154,8 @@ def test_who_is_on_the_list_is_let_in(port: int, ca: Authority) -> None:
     assert get(port, client_ssl_context(gateway.cert, gateway.key, ca.pem)).status_code == 200
 
 
-def test_who_is_not_is_refused_by_name(port: int, ca: Authority) -> None:
+def test_who_is_not_is_refused_by_name(port: int, ca: Authority, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "privet.mtls")
     other = ca.node("other.internal")
     context = client_ssl_context(other.cert, other.key, ca.pem)
     answer = get(port, context)
@@ -161,6 +163,8 @@ def test_who_is_not_is_refused_by_name(port: int, ca: Authority) -> None:
     with pytest.raises(InvalidStatus) as refused, connect(f"wss://localhost:{port}/", ssl=context):
         pass
     assert refused.value.response.status_code == 403
+    digest = x509.load_pem_x509_certificate(other.cert).fingerprint(hashes.SHA256()).hex(":").upper()
+    assert caplog.text.count(f"names ['other.internal'], SHA-256 {digest}") == 2
 
 
 @pytest.mark.parametrize("who", ["nobody", "a stranger with the right name"])

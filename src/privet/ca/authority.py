@@ -307,7 +307,11 @@ class CertificateAuthority:
         else:
             self.store.commit(signed.to_record())
         _logger.info(
-            "issued certificate %x for %s until %s", signed.serial, ", ".join(bundle.domains), signed.not_after
+            "issued certificate %x for %s until %s, SHA-256 %s",
+            signed.serial,
+            ", ".join(bundle.domains),
+            signed.not_after,
+            signed.fingerprint,
         )
         self.store.prune(self._now(), limit=10)  # more than one came in, so what has expired goes by itself
         return bundle
@@ -370,7 +374,7 @@ class CertificateAuthority:
                 self.store.commit(revoked.to_record())
             except Conflict:
                 continue  # somebody changed it: look again
-            _logger.info("revoked certificate %x for reason %d", serial, reason)
+            _logger.info("revoked certificate %x for reason %d, SHA-256 %s", serial, reason, revoked.fingerprint)
             return replace(revoked, version=revoked.version + 1)
 
 

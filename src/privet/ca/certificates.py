@@ -12,10 +12,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from privet.acme.identifiers import Identifier, IdentifierType
 from privet.acme.reasons import REVOCATION_REASONS
+from privet.bundle import digest
 from privet.ca.tbs import to_pem
 from privet.stores.base import NO_FILES, Record
 
@@ -81,6 +82,11 @@ class Certificate:
         """All that it is for, each once: a common name of its own first."""
         own = [] if self.common_name is None else [self.common_name]
         return tuple(dict.fromkeys([*own, *(identifier.value for identifier in self.identifiers)]))
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Its SHA-256, as people compare it; None while it is not signed."""
+        return None if self.der is None else digest(self.der)
 
     @property
     def cert_pem(self) -> bytes:
@@ -149,7 +155,7 @@ _encode = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 def fingerprint(certificate: x509.Certificate) -> str:
     """Its SHA-256, as people compare it."""
-    return certificate.fingerprint(hashes.SHA256()).hex(":").upper()
+    return digest(certificate.public_bytes(Encoding.DER))
 
 
 def serial_name(serial: int) -> str:

@@ -10,6 +10,7 @@ from datetime import datetime
 from cryptography import x509
 
 from privet.acme.identifiers import from_text
+from privet.ca.certificates import fingerprint
 from privet.cli.failures import Failure
 from privet.cli.node_folder import Folder
 from privet.cli.printing import printable, to_text
@@ -27,6 +28,7 @@ class Standing:
     names: tuple[str, ...]
     issuer: str
     serial: str
+    fingerprint: str
     not_before: datetime
     not_after: datetime
     due: str
@@ -41,6 +43,7 @@ class Standing:
             "names": list(self.names),
             "issuer": self.issuer,
             "serial": self.serial,
+            "fingerprint": self.fingerprint,
             "not_before": to_text(self.not_before),
             "not_after": to_text(self.not_after),
             "due": self.due,
@@ -56,6 +59,7 @@ class Standing:
         yield "issuer", self.issuer
         yield "valid until", to_text(self.not_after)
         yield "due", self.due
+        yield "SHA-256", self.fingerprint
         yield "last error", self.error
 
 
@@ -86,6 +90,7 @@ def standing(folder: Folder, now: datetime) -> Standing:
         names=tuple(from_text(name).value for name in settings.names),
         issuer=printable(certificate.issuer.rfc4514_string()),
         serial=f"{certificate.serial_number:x}",
+        fingerprint=fingerprint(certificate),
         not_before=begin,
         not_after=end,
         due=renewal.get("due") or to_text(Schedule().due(begin, end, lambda: 0.0)),

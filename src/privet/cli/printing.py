@@ -62,6 +62,7 @@ def certificate_document(certificate: Certificate, now: datetime) -> dict[str, o
         "revoked": certificate.revoked and to_text(certificate.revoked),
         "reason": REVOCATION_REASONS.get(certificate.reason) if certificate.reason is not None else None,
         "clamped": certificate.clamped,
+        "fingerprint": certificate.fingerprint,
     }
 
 

@@ -363,8 +363,7 @@ class Client:
         issued = await ordering.obtain(payload, predecessor, identifiers, csr, wanted.preferred_chain)
         check_issued(issued, identifiers, public_key, self._now(), connection.root)
         certificate = issued.certificate
-        log.info("got a certificate for %s until %s", identifiers[0], certificate.not_valid_after_utc)
-        return CertBundle(
+        bundle = CertBundle(
             domain=identifiers[0].value,
             domains=tuple(each.value for each in identifiers),
             cert_pem=issued.cert_pem,
@@ -373,6 +372,8 @@ class Client:
             expires_at=certificate.not_valid_after_utc,
             serial=certificate.serial_number,
         )
+        log.info("got a certificate for %s until %s, SHA-256 %s", bundle.domain, bundle.expires_at, bundle.fingerprint)
+        return bundle
 
     async def _order_payload(
         self,

@@ -297,7 +297,12 @@ class RenewalManager:
             await self._release(lease)
         self._adopt(renewed, state)
         state.renewed_at = self._now()
-        log.info("renewed the certificate for %s until %s", renewed.domain, renewed.expires_at)
+        log.info(
+            "renewed the certificate for %s until %s, SHA-256 %s",
+            renewed.domain,
+            renewed.expires_at,
+            renewed.fingerprint,
+        )
         await self._tell(renewed)
         return renewed
 

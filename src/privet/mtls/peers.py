@@ -13,6 +13,8 @@ from typing import Any
 from cryptography import x509
 from cryptography.x509.oid import NameOID
 
+from privet.ca.certificates import fingerprint
+
 log = logging.getLogger("privet.mtls")
 
 Scope = MutableMapping[str, Any]
@@ -54,6 +56,14 @@ def _names(peercert: PeerCert | None) -> tuple[list[str], list[str]]:
         return cns, [str(name.value) for names in found for name in names if isinstance(name, kinds_)]
     except Exception:  # the parser has many; OpenSSL reads what it does not
         return [], []
+
+
+def _fingerprint(pem: str | None) -> str | None:
+    """What logs call a certificate by."""
+    try:
+        return None if pem is None else fingerprint(x509.load_pem_x509_certificate(pem.encode()))
+    except ValueError:  # OpenSSL reads what cryptography does not
+        return None
 
 
 def _plain(kind: str, value: str) -> str:
@@ -147,7 +157,10 @@ class CertAuthenticator:
         if tls.get("client_cert_error") is None and self.allows(first):
             return True
         log.info(
-            "refused a client by its certificate: CN %r, names %r", extract_peer_cn(first), extract_peer_sans(first)
+            "refused a client by its certificate: CN %r, names %r, SHA-256 %s",
+            extract_peer_cn(first),
+            extract_peer_sans(first),
+            _fingerprint(first),
         )
         return False
 

@@ -51,7 +51,7 @@ async def revoke(server: Server, request: VerifiedRequest) -> Reply:
     if found.revoked is not None:
         raise Problem(ProblemType.ALREADY_REVOKED, "the certificate is revoked already")
     await server.commit(found.revoke(server.now(), wish.reason), unchanged=[request.account] if request.account else [])
-    log.info("revoked %x, reason %d", found.serial, wish.reason)
+    log.info("revoked %x, reason %d, SHA-256 %s", found.serial, wish.reason, found.fingerprint)
     return Reply()
 
 

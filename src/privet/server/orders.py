@@ -175,11 +175,12 @@ async def _sign(server: Server, begun: Order, certificate: Certificate) -> Order
         # Another process took it over and was faster. What it recorded is the certificate; our signature is dropped.
         return await _reload(server, begun)
     log.info(
-        "issued %x for %s to account %s until %s",
+        "issued %x for %s to account %s until %s, SHA-256 %s",
         signed.serial,
         ", ".join(map(str, signed.identifiers)),
         signed.requester,
         signed.not_after.isoformat(),
+        signed.fingerprint,
     )
     return issued
 
