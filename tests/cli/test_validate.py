@@ -1,10 +1,12 @@
 """`privet serve --validate`: what it says, what it refuses to start with, and a client that proves control, or not."""
 
+import asyncio
 import contextlib
 import pickle
 import re
 import shlex
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,6 +37,8 @@ class Client:
     port: int = 0
     pages: dict[str, str] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
+    silent: threading.Event = field(default_factory=threading.Event)
+    """While it is set, whoever asks hears nothing."""
 
     @contextlib.contextmanager
     def running(self) -> Iterator["Client"]:
@@ -43,11 +47,14 @@ class Client:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 client.asked.append(self.path)
+                while client.silent.is_set():
+                    time.sleep(0.05)
                 body = client.pages.get(self.path, "something else").encode()
                 self.send_response(200)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                with contextlib.suppress(ConnectionError):
+                    self.wfile.write(body)
 
             def log_message(self, *_: object) -> None: ...
 
@@ -121,6 +128,58 @@ def test_a_wrong_answer_makes_the_order_invalid_and_says_why(person: Person, cli
     with validates(person, client.port) as serving:
         with_account(serving, story)
     assert person.does("list", "--json").json == []
+
+
+class Elsewhere(httpx.AsyncHTTPTransport):
+    """Takes requests to another place than they were signed for, as something in front of several servers does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.port = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        request.url = request.url.copy_with(host=ADDRESS, port=self.port)
+        return await super().handle_async_request(request)
+
+
+def test_what_a_killed_server_was_validating_is_taken_up_by_another(person: Person, client: Client) -> None:
+    """Two servers on one store. The one that began is killed, without a word; whoever asks the other gets an answer."""
+    url = "http://ca.internal:8555"
+    options = ("--external-url", url, "--validate-within", "10s", "--port")
+    first, second = free_port(), free_port()
+
+    async def story() -> None:
+        way = Elsewhere()
+        async with httpx.AsyncClient(transport=way, timeout=60) as http:
+            way.port = first
+            wire = Wire(http, url)
+            assert (await wire.register()).status_code == 201
+            location, order, challenge = await challenged(wire)
+            token = challenge["token"]
+            answered = await wire.post(challenge["url"], {})
+            assert (answered.json()["status"], answered.headers["retry-after"]) == ("processing", "2")
+            begun.program.kill()
+            way.port = second
+            client.pages[PATH + token] = f"{token}.{thumbprint_of(wire.key)}"
+            client.silent.clear()
+            # The lease of whoever was killed has to end first.
+            deadline = time.monotonic() + 120
+            while (looked := (await wire.post(location)).json())["status"] == "pending":
+                assert time.monotonic() < deadline
+                await asyncio.sleep(0.5)
+            assert looked["status"] == "ready", looked
+            assert (await wire.finalize(order)).json()["status"] == "valid"
+
+    client.silent.set()
+    with validates(person, client.port, *options, str(second)):
+        begun = validates(person, client.port, *options, str(first))
+        try:
+            asyncio.run(story())
+        finally:
+            begun.program.stop()
+    assert len(client.asked) == 2
+    (proof,) = person.does("show", ADDRESS, "--json").json["proofs"]
+    assert proof["method"] == "http-01"
 
 
 def test_validators_do_not_come_to_the_server_itself() -> None:
