@@ -58,7 +58,7 @@ class Scene:
         return self.town.port(443)
 
     def resolver(self, **options: Any) -> Resolver:
-        return Resolver([self.nameserver.address], **{"timeout": 10, "lifetime": 30, **options})
+        return Resolver(**{"nameservers": [self.nameserver.address], "timeout": 10, "lifetime": 30, **options})
 
     def http01(self, **options: Any) -> HTTP01Validator:
         defaults: dict[str, Any] = {

@@ -25,7 +25,8 @@ def shown() -> dict[str, Any]:
 
 
 def test_the_page_runs(shown: dict[str, Any]) -> None:
-    assert len(BLOCKS) == 7
+    assert len(BLOCKS) == 8
+    assert [route.path for route in shown["both"].routes] == ["/inside", "/outside"]
     assert shown["record"].startswith('_validation-persist.www.internal. IN TXT "ca.internal; accounturi=https://')
 
 

@@ -1,4 +1,7 @@
-"""Other people's ACME clients on a host of their own, answering on the real ports, and our validators on another."""
+"""Other people's ACME clients on a host of their own, answering on the real ports, and our validators on another.
+
+Where there are no hosts, everybody has an address and other ports instead.
+"""
 
 import asyncio
 import contextlib
@@ -24,14 +27,13 @@ pytestmark = pytest.mark.interop
 @pytest.fixture
 def directory(scene: Scene) -> Iterator[str]:
     """A CA on the CA's host, which validates before it signs."""
-    if not scene.town.real:
-        pytest.skip("the ports 80 and 443 of a host are needed, and so a network namespace")
     ca = CertificateAuthority(MemoryStore())
     ca.init()
-    url = f"http://{scene.town.ca.address}:8000"
+    port = scene.town.port(8000)
+    url = f"http://{scene.town.ca.address}:{port}"
     validators = {"http-01": scene.http01(), "dns-01": scene.dns01(), "tls-alpn-01": scene.tls()}
     app = ACMEResponder(ca, challenge_validator=validators, external_url=url)
-    config = uvicorn.Config(app, host=scene.town.ca.address, port=8000, log_level="warning", lifespan="off")
+    config = uvicorn.Config(app, host=scene.town.ca.address, port=port, log_level="warning", lifespan="off")
     server = uvicorn.Server(config)
 
     async def serve() -> asyncio.Task[None]:
@@ -75,18 +77,25 @@ def lego(scene: Scene, directory: str, folder: Path, *options: str, env: dict[st
     run(scene, need("lego"), *account, *options, "run", env=env)
 
 
+def answering(scene: Scene, challenge: str) -> list[str]:
+    """lego's options to answer `http` or `tls` where this town expects it."""
+    port = scene.http if challenge == "http" else scene.https
+    return [f"--{challenge}", f"--{challenge}.port", f"{scene.town.client.address}:{port}"]
+
+
 @pytest.mark.parametrize("challenge", ["http", "tls"])
 def test_lego_proves_control_by_http_01_and_tls_alpn_01(
     scene: Scene, directory: str, tmp_path: Path, challenge: str
 ) -> None:
     scene.nameserver.add("www.internal", "A", scene.town.client.address)
-    lego(scene, directory, tmp_path, "--domains", "www.internal", f"--{challenge}")
+    lego(scene, directory, tmp_path, "--domains", "www.internal", *answering(scene, challenge))
     assert names_in(tmp_path / "certificates/www.internal.crt") == ["www.internal"]
 
 
-def test_lego_proves_control_of_a_wildcard_by_dns_01_with_a_hook(scene: Scene, directory: str, tmp_path: Path) -> None:
-    hook, zone = tmp_path / "hook", tmp_path / "zone"
-    hook.write_text(f'#!/bin/sh\n[ "$1" = present ] && echo "$3" >> {zone}\nexit 0\n')
+def hooked(scene: Scene, folder: Path, script: str) -> Path:
+    """A program that publishes the record of `_acme-challenge.internal`: what it adds to $ZONE the nameserver says."""
+    hook, zone = folder / "hook", folder / "zone"
+    hook.write_text(f"#!/bin/sh\nZONE={zone}\n{script}\n")
     hook.chmod(0o755)
 
     def from_the_zone(query: dns.message.Message, tcp: bool) -> bytes | list[bytes]:
@@ -95,20 +104,41 @@ def test_lego_proves_control_of_a_wildcard_by_dns_01_with_a_hook(scene: Scene, d
         return scene.nameserver.answer(query, tcp)
 
     scene.nameserver.answering["_acme-challenge.internal"] = from_the_zone
+    return hook
+
+
+def test_lego_proves_control_of_a_wildcard_by_dns_01_with_a_hook(scene: Scene, directory: str, tmp_path: Path) -> None:
+    hook = hooked(scene, tmp_path, '[ "$1" = present ] && echo "$3" >> $ZONE\nexit 0')
     options = ["--dns", "exec", "--dns.disable-cp", "--dns.resolvers", scene.nameserver.address]
     env = {"EXEC_PATH": str(hook), "EXEC_POLLING_INTERVAL": "1", "EXEC_PROPAGATION_TIMEOUT": "5"}
     lego(scene, directory, tmp_path, "--domains", "*.internal", *options, env=env)
     assert names_in(tmp_path / "certificates/_.internal.crt") == ["*.internal"]
 
 
+def certbot(scene: Scene, directory: str, folder: Path, *options: str) -> None:
+    folders = [part for name in ("config", "work", "logs") for part in (f"--{name}-dir", str(folder / name))]
+    account = ["--agree-tos", "--email", "somebody@example.com", "--no-eff-email", "--non-interactive"]
+    program = need("certbot", source="PyPI's certbot")
+    run(scene, program, "certonly", *account, "--server", directory, *folders, *options)
+
+
 def test_certbot_proves_control_by_http_01(scene: Scene, directory: str, tmp_path: Path) -> None:
     scene.nameserver.add("www.internal", "A", scene.town.client.address)
-    folders = [part for name in ("config", "work", "logs") for part in (f"--{name}-dir", str(tmp_path / name))]
-    account = ["--agree-tos", "--email", "somebody@example.com", "--no-eff-email", "--non-interactive"]
-    certbot = need("certbot", source="PyPI's certbot")
-    options = ["--standalone", "--domain", "www.internal", "--server", directory, *folders]
-    run(scene, certbot, "certonly", *account, *options)
+    here = ["--http-01-address", scene.town.client.address, "--http-01-port", str(scene.http)]
+    certbot(scene, directory, tmp_path, "--standalone", *here, "--domain", "www.internal")
     assert names_in(tmp_path / "config/live/www.internal/cert.pem") == ["www.internal"]
+
+
+def test_certbot_proves_control_of_a_name_and_its_wildcard_by_dns_01_with_a_hook(
+    scene: Scene, directory: str, tmp_path: Path
+) -> None:
+    """Both records are at the same name."""
+    hook = hooked(scene, tmp_path, 'echo "$CERTBOT_VALIDATION" >> $ZONE')
+    names = ["--domain", "internal", "--domain", "*.internal", "--cert-name", "internal"]
+    by_hand = ["--manual", "--preferred-challenges", "dns", "--manual-auth-hook", str(hook)]
+    certbot(scene, directory, tmp_path, *by_hand, *names)
+    assert names_in(tmp_path / "config/live/internal/cert.pem") == ["internal", "*.internal"]
+    assert len((tmp_path / "zone").read_text().split()) == 2
 
 
 @pytest.mark.parametrize("challenge", ["http-01", "tls-alpn-01"])
@@ -123,6 +153,9 @@ def test_caddy_proves_control_with_the_ports_it_serves_at(
     (tmp_path / "Caddyfile").write_text(f"""
         {{
             admin off
+            default_bind {scene.town.client.address}
+            http_port {scene.http}
+            https_port {scene.https}
             storage file_system {tmp_path / "data"}
         }}
         www.internal {{
@@ -145,12 +178,14 @@ def test_caddy_proves_control_with_the_ports_it_serves_at(
 
 @pytest.fixture
 def served(scene: Scene, tmp_path: Path) -> Iterator[str]:
-    """`privet serve` on the CA's host, told nothing but where it is and which nameserver to ask."""
-    if not scene.town.real:
-        pytest.skip("the ports 80 and 443 of a host are needed, and so a network namespace")
-    url = f"http://{scene.town.ca.address}:8555"
+    """`privet serve` on the CA's host, told nothing but where it is and which nameserver to ask. Without hosts
+    it has to be told more."""
+    port = scene.town.port(8555)
+    url = f"http://{scene.town.ca.address}:{port}"
     store = f"sqlite:///{tmp_path}/privet.db"
     options = ["--host", scene.town.ca.address, "--resolver", scene.nameserver.address, "--store", store]
+    if not scene.town.real:
+        options += ["--port", str(port), "--http-01-port", str(scene.http), "--validate-allow", scene.town.seat]
     with Program(*scene.town.command("ca"), *PRIVET, "serve", *options) as running:
         running.wait_for("# Caddy")
         yield f"{url}/directory"
@@ -160,8 +195,11 @@ def served(scene: Scene, tmp_path: Path) -> Iterator[str]:
 def test_lego_proves_control_to_a_server_that_was_told_nothing_else(
     scene: Scene, served: str, tmp_path: Path, challenge: str, method: str, port: int
 ) -> None:
+    if challenge == "tls" and not scene.town.real:
+        pytest.skip("tls-alpn-01 is looked for at port 443, which only a host of its own has")
+    port = scene.town.port(port)
     scene.nameserver.add("www.internal", "A", scene.town.client.address)
-    lego(scene, served, tmp_path, "--domains", "www.internal", f"--{challenge}")
+    lego(scene, served, tmp_path, "--domains", "www.internal", *answering(scene, challenge))
     assert names_in(tmp_path / "certificates/www.internal.crt") == ["www.internal"]
     person = Person(tmp_path, f"sqlite:///{tmp_path}/privet.db")
     (proof,) = person.does("show", "www.internal", "--json").json["proofs"]
@@ -172,7 +210,7 @@ def test_lego_proves_control_to_a_server_that_was_told_nothing_else(
 def test_a_name_of_somebody_else_is_not_proved(scene: Scene, served: str, tmp_path: Path) -> None:
     scene.nameserver.add("www.internal", "A", scene.town.neighbour.address)
     with (
-        scene.town.neighbour.serve(says(response(200, b"somebody else")), 80),
+        scene.town.neighbour.serve(says(response(200, b"somebody else")), scene.http),
         pytest.raises(AssertionError, match=r"http-01 for www\.internal found something else"),
     ):
-        lego(scene, served, tmp_path, "--domains", "www.internal", "--http")
+        lego(scene, served, tmp_path, "--domains", "www.internal", *answering(scene, "http"))

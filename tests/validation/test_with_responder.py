@@ -5,7 +5,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
+from starlette.applications import Starlette
+from starlette.routing import Mount
 from tests.server.test_proofs import change_key
+from tests.validation.nameserver import Nameserver
 from tests.validation.scene import CANARY, Scene
 from tests.validation.town import Handler, response
 from tests.wire import BASE, Wire, thumbprint_of
@@ -64,6 +67,41 @@ def test_a_certificate_is_issued_when_control_is_proved_by_http_01(scene: Scene)
     with scene.town.client.serve(answers(pages), scene.http):
         assert scene.run(story()) == 200
     assert "CAA www.internal" in scene.nameserver.asked
+
+
+def test_each_directory_has_its_own_view_of_names(scene: Scene) -> None:
+    """Split horizon: inside, www.internal is the client's host; outside there is no such name. Both directories
+    are of one authority."""
+    pages: dict[str, str] = {}
+    ca = CertificateAuthority(MemoryStore())
+    ca.init()
+    outside = Nameserver(scene.town.neighbour, scene.town.port(53))
+
+    def directory(nameserver: Nameserver) -> ACMEResponder:
+        resolver = scene.resolver(nameservers=[nameserver.address])
+        return ACMEResponder(ca, challenge_validator={"http-01": scene.http01(resolver=resolver)})
+
+    views = {"inside": scene.nameserver, "outside": outside}
+    app = Starlette(routes=[Mount(f"/{view}", directory(nameserver)) for view, nameserver in views.items()])
+
+    async def story(view: str) -> tuple[str, Mapping[str, Any]]:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=BASE) as http:
+            wire = Wire(http, f"{BASE}/{view}")
+            order, challenge = await challenged(wire, "www.internal", "http-01")
+            token = challenge["token"]
+            pages[f"/.well-known/acme-challenge/{token}"] = f"{token}.{thumbprint_of(wire.key)}"
+            answered = (await wire.post(challenge["url"], {})).json()
+            if answered["status"] == "valid":
+                answered = (await wire.finalize(order)).json()
+            return answered["status"], answered.get("error", {})
+
+    scene.nameserver.add("www.internal", "A", scene.town.client.address)
+    with outside.running(), scene.town.client.serve(answers(pages), scene.http):
+        assert scene.run(story("inside")) == ("valid", {})
+        status, error = scene.run(story("outside"))
+    assert (status, error["type"]) == ("invalid", "urn:ietf:params:acme:error:dns")
+    assert outside.asked == ["AAAA www.internal", "A www.internal"]
+    assert len(ca.certificates()) == 1
 
 
 def test_a_wildcard_is_issued_when_control_is_proved_by_dns_01(scene: Scene) -> None:
