@@ -76,7 +76,6 @@ def test_a_record_is_readable_by_a_person() -> None:
         "tbs": "dG8gYmUgc2lnbmVk",
         "requester": "account",
         "request": "order",
-        "clamped": False,
     }
 
 

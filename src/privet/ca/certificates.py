@@ -111,7 +111,7 @@ class Certificate:
             "request": self.request,
             "revoked": self.revoked and self.revoked.isoformat(),
             "reason": self.reason,
-            "clamped": self.clamped,
+            "clamped": self.clamped or None,
         }
         return Record(
             kind=KIND,
@@ -144,7 +144,7 @@ class Certificate:
             request=get("request"),
             revoked=datetime.fromisoformat(body["revoked"]) if "revoked" in body else None,
             reason=get("reason"),
-            clamped=body["clamped"],
+            clamped=get("clamped", False),
             version=record.version,
             files=record.files,
         )

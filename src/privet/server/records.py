@@ -323,8 +323,8 @@ class Order(NamedTuple):
             "identifiers": [[identifier.type, identifier.value] for identifier in self.identifiers],
             "authorizations": self.authorizations,
             "expires": _to_seconds(self.expires),
-            "rulings": [_from_ruling(ruling) for ruling in self.rulings],
         }
+        usual = self.rulings == (_USUAL,) * len(self.identifiers)
         perhaps = {
             "notBefore": _to_seconds_or_none(self.not_before),
             "notAfter": _to_seconds_or_none(self.not_after),
@@ -333,6 +333,7 @@ class Order(NamedTuple):
             "error": self.error,
             "shared": self.shared,
             "proofs": self.proofs,
+            "rulings": None if usual else [_from_ruling(ruling) for ruling in self.rulings],
         }
         # There is an order for each certificate on record, so what says nothing is left out.
         body |= {name: value for name, value in perhaps.items() if value not in (None, ())}
@@ -435,6 +436,7 @@ def _identifier(value: Sequence[str]) -> Identifier:
 
 # What records say that were written before they said it.
 _UNKNOWN = ("prove", "")
+_USUAL = Ruling(Decision.PROVE)
 # What has come of a challenge that nobody has answered.
 _NOTHING = (None, None, None, None)
 
