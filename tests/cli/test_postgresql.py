@@ -5,6 +5,7 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psycopg
@@ -27,6 +28,11 @@ QUERIES = [block for block in BLOCKS if block.startswith("SELECT")]
 def server() -> Iterator[PostgreSQL]:
     with PostgreSQL(password="superuser") as running:
         yield running
+
+
+def asking(query: str, serial: str, account: str) -> bytes:
+    """A query of the page, about a certificate that is there."""
+    return query.replace("3f1c0a", serial).replace("00000197a2c7f04e", account).encode()
 
 
 def test_it_can_be_followed(server: PostgreSQL, tmp_path: Path) -> None:
@@ -60,15 +66,17 @@ def test_it_can_be_followed(server: PostgreSQL, tmp_path: Path) -> None:
             account = asyncio.run(issue())
         (listed,) = json.loads(person.does("list", "--json").out)
         with psycopg.connect(url("auditor", "privet"), autocommit=True) as auditor:
-            by_name, by_serial, ending, by_account, by_day = [
-                auditor.execute(query.replace("3f1c0a", listed["serial"]).encode()).fetchall() for query in QUERIES
+            asked = [asking(query, listed["serial"], account) for query in QUERIES]
+            by_name, by_serial, by_account, ending, accounts, by_day = [
+                auditor.execute(query).fetchall() for query in asked
             ]
             assert [(row[0], row[1], row[3]) for row in by_name] == [(listed["serial"], "valid", account)]
             assert [(row[0], row[1], row[3]) for row in by_serial] == [(["web.internal", "10.0.0.7"], "valid", account)]
             assert [(row[0], row[1]) for row in ending] == [(["web.internal", "10.0.0.7"], listed["serial"])]
-            assert by_account == [(account, 1)]
+            assert [row[:3] for row in by_account] == [(["web.internal", "10.0.0.7"], listed["serial"], "valid")]
+            assert accounts == [(account, 1)]
             assert [count for _, count in by_day] == [1]
-            for table in ("record", "schema_version"):
+            for table in ("record", "index_name", "unique_name", "schema_version"):
                 with pytest.raises(psycopg.errors.InsufficientPrivilege):
                     auditor.execute(f"SELECT * FROM privet.{table}".encode())
 
@@ -80,6 +88,59 @@ def test_the_columns_are_those_it_names(server: PostgreSQL) -> None:
     assert columns
     told = PAGE.partition("has a row for each certificate:")[2].partition("There are no keys")[0]
     assert {column.name for column in columns} - {"kept_until"} == set(re.findall(r"`(\w+)`", told))
+
+
+# As many as it takes for PostgreSQL to prefer an index.
+MANY = 20_000
+# Each record with its names, many times over: every text in which web.internal or an id is gets a number.
+MULTIPLY = """
+    INSERT INTO privet.record
+    SELECT kind, id || n, version, mark, convert_to({0}, 'UTF8'), names, expires + n * interval '1 h'
+    FROM privet.record, generate_series(1, {1}) AS n WHERE kind IN ('certificate', 'order');
+    INSERT INTO privet.index_name SELECT kind, replace(name, 'web.', 'web' || n || '.')
+        || CASE WHEN name LIKE 'account:%' THEN n::text ELSE '' END, id || n
+    FROM privet.index_name, generate_series(1, {1}) AS n WHERE kind IN ('certificate', 'order');
+    INSERT INTO privet.unique_name SELECT kind, name || n, id || n
+    FROM privet.unique_name, generate_series(1, {1}) AS n WHERE kind = 'certificate';
+    ANALYZE privet.record, privet.index_name, privet.unique_name
+"""
+
+
+def test_what_the_page_asks_for_is_found_in_indexes(server: PostgreSQL, tmp_path: Path) -> None:
+    """Among many certificates, only those that are asked for are looked at; the last two questions are about all."""
+    url = server.new_database()
+    with Person(tmp_path, url).serves("--auto-approve") as running:
+
+        async def issue() -> str:
+            async with httpx.AsyncClient() as http:
+                wire = Wire(http, running.base)
+                await wire.register()
+                await wire.issue("web.internal")
+                assert wire.kid
+                return wire.kid.rpartition("/")[2]
+
+        account = asyncio.run(issue())
+    with psycopg.connect(url, autocommit=True) as somebody:
+        ((id, serial),) = somebody.execute("SELECT id, serial FROM privet.certificate").fetchall()
+        told = f"replace(replace(convert_from(body, 'UTF8'), 'web.', 'web' || n || '.'), '{id}', '{id}' || n)"
+        for statement in MULTIPLY.format(told, MANY).split(";\n"):
+            somebody.execute(statement.encode())
+        for query in QUERIES[:4]:
+            # Who looks is somebody with the plans of everybody else, and not with ours.
+            asked = b"EXPLAIN (ANALYZE, FORMAT JSON) " + asking(query, serial, account)
+            (((told,),),) = somebody.execute(asked).fetchall()
+            looked = list(nodes(told["Plan"]))
+            assert "Seq Scan" not in {node["Node Type"] for node in looked}, query
+            assert sum(node["Actual Rows"] * node["Actual Loops"] for node in looked) < MANY / 10, query
+            assert somebody.execute(asking(query, serial, account)).fetchone(), query
+        assert somebody.execute("SELECT count(*) FROM privet.certificate").fetchone() == (MANY + 1,)
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A plan of PostgreSQL, and all that it is made of."""
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from nodes(part)
 
 
 def test_the_common_name_of_a_client_is_one_of_the_names(server: PostgreSQL) -> None:

@@ -16,7 +16,8 @@ import pytest
 from tests.interop.postgresql import PostgreSQL
 
 from privet.stores import Batch, Conflict, Record, StoreError, new_id, open_store
-from privet.stores.postgres import MIGRATIONS, PostgresStore
+from privet.stores.postgres import PostgresStore
+from privet.stores.postgres.schema import MIGRATIONS
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
 
@@ -75,13 +76,42 @@ class TestSchema:
         with PostgresStore(database) as store:
             assert len(store.find("order")) == 8
 
-    def test_one_from_a_newer_privet_is_refused_in_a_sentence(self, database: str) -> None:
+    def test_one_from_a_newer_privet_that_we_can_live_with_is_used_as_it_is(self, database: str) -> None:
+        """An old replica that is started again in the middle of an upgrade."""
+        newer = len(MIGRATIONS) + 1
         PostgresStore(database).close()
         with somebody(database) as other:
-            other.execute("UPDATE privet.schema_version SET version = version + 1")
+            other.execute(f"UPDATE privet.schema_version SET version = {newer}, oldest = {newer - 1}")
+            with PostgresStore(database) as store:
+                store.commit(Record("order", "1"))
+            assert other.execute("TABLE privet.schema_version").fetchall() == [(newer, newer - 1)]
+
+    def test_one_from_which_something_was_taken_that_we_need_is_refused_in_a_sentence(self, database: str) -> None:
         known = len(MIGRATIONS)
-        with pytest.raises(StoreError, match=rf"is from a newer privet: schema {known + 1}, known are 1 to {known}$"):
+        PostgresStore(database).close()
+        with somebody(database) as other:
+            other.execute("UPDATE privet.schema_version SET version = version + 2, oldest = version + 1")
+        with pytest.raises(
+            StoreError, match=f"schema {known + 2} is for those that know {known + 1} at least, and this"
+        ):
             PostgresStore(database)
+
+    @pytest.mark.parametrize("before", range(1, len(MIGRATIONS)))
+    def test_each_schema_there_ever_was_becomes_the_newest(
+        self, database: str, monkeypatch: pytest.MonkeyPatch, before: int
+    ) -> None:
+        with monkeypatch.context() as then:
+            then.setattr("privet.stores.postgres.schema.MIGRATIONS", MIGRATIONS[:before])
+            old = PostgresStore(database)
+        with somebody(database) as other:
+            if before < 3:
+                other.execute("ALTER TABLE privet.schema_version DROP COLUMN oldest")  # which they did not have
+            with old, PostgresStore(database) as new:
+                old.commit(Record("certificate", "1", b"{}", unique=("serial:1",)))
+                new.commit(Record("certificate", "1", b"{}", version=1, unique=("serial:2",)))
+                assert old.find("certificate", "serial:2") == new.find("certificate", "serial:2")
+            assert other.execute("TABLE privet.schema_version").fetchall() == [(len(MIGRATIONS), 1)]
+            assert other.execute("TABLE privet.certificate_name").fetchall() == [("serial:2", "1")]
 
     def test_another_programs_schema_is_refused(self, database: str) -> None:
         with somebody(database) as other:
@@ -98,10 +128,10 @@ class TestSchema:
         with PostgresStore(database) as old:
             old.commit(Record("order", "1", unique=("a",)))
             more = ("ALTER TABLE privet.record ADD COLUMN more text", "UPDATE privet.record SET more = 'yes'")
-            monkeypatch.setattr("privet.stores.postgres.MIGRATIONS", (*MIGRATIONS, (*more, "nonsense")))
+            monkeypatch.setattr("privet.stores.postgres.schema.MIGRATIONS", (*MIGRATIONS, (*more, "nonsense")))
             with pytest.raises(StoreError, match="syntax error"):
                 PostgresStore(database)
-            monkeypatch.setattr("privet.stores.postgres.MIGRATIONS", (*MIGRATIONS, more))
+            monkeypatch.setattr("privet.stores.postgres.schema.MIGRATIONS", (*MIGRATIONS, more))
             for number in range(2):
                 with PostgresStore(database) as new:
                     old.commit(Record("order", "1", version=1 + 2 * number, unique=("a",)))
@@ -110,6 +140,22 @@ class TestSchema:
         with somebody(database) as other:
             assert other.execute("SELECT more FROM privet.record").fetchall() == [("yes",)]
             assert other.execute("SELECT version FROM privet.schema_version").fetchall() == [(len(MIGRATIONS) + 1,)]
+
+    def test_a_migration_that_waits_for_somebody_lets_those_who_serve_pass(
+        self, database: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with PostgresStore(database) as old, somebody(database) as auditor, ThreadPoolExecutor(1) as threads:
+            auditor.execute("BEGIN")
+            auditor.execute("TABLE privet.certificate")  # and they look at it for a while
+            adding = ("ALTER TABLE privet.record ADD COLUMN more text",)
+            monkeypatch.setattr("privet.stores.postgres.schema.MIGRATIONS", (*MIGRATIONS, adding))
+            starting = threads.submit(PostgresStore, database)
+            for number in range(200):
+                old.commit(Record("order", str(number)), durable=False)
+            assert not starting.done()
+            auditor.execute("COMMIT")
+            with starting.result() as new:
+                assert len(new.find("order", limit=1000)) == 200
 
     def test_who_serves_needs_no_right_to_change_the_schema(self, database: str) -> None:
         PostgresStore(database).close()

@@ -168,6 +168,76 @@ def counted_by_two(own: PostgreSQL) -> Iterator[tuple[Counting, PostgreSQL]]:
         standby.remove()
 
 
+class TestTransactionsThatFail:
+    """PostgreSQL may end one transaction for the good of another, at any statement and at COMMIT."""
+
+    @contextmanager
+    def failing(self, database: str, state: str, *, times: int, when: str) -> Iterator[Callable[[], int]]:
+        """Let the first so many writes fail; tell how often somebody tried. A sequence counts what is undone, too."""
+        with psycopg.connect(database, autocommit=True) as other:
+            for statement in (
+                "CREATE SEQUENCE public.tries",
+                f"CREATE FUNCTION public.fail() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+                f"IF nextval('public.tries') <= {times} THEN RAISE EXCEPTION 'as told' USING ERRCODE = '{state}'; "
+                f"END IF; RETURN NULL; END $$",
+                f"CREATE CONSTRAINT TRIGGER fail AFTER INSERT ON privet.record {when} "
+                f"FOR EACH ROW EXECUTE FUNCTION public.fail()",
+            ):
+                other.execute(statement.encode())
+            yield lambda: other.execute("SELECT last_value FROM public.tries").fetchall()[0][0]
+
+    @pytest.mark.parametrize("when", ["", "DEFERRABLE INITIALLY DEFERRED"], ids=["at a statement", "at COMMIT"])
+    @pytest.mark.parametrize("state", ["40001", "40P01"], ids=["serialization failure", "deadlock"])
+    def test_they_are_done_again_and_stored_once(
+        self, postgres: PostgresStore, database: str, state: str, when: str
+    ) -> None:
+        with self.failing(database, state, times=3, when=when) as tries:
+            postgres.commit(Record("order", "1", unique=("a",)))
+            assert tries() == 4
+        assert postgres.find("order", "a") == [Record("order", "1", version=1, unique=("a",))]
+
+    @pytest.mark.parametrize("when", ["", "DEFERRABLE INITIALLY DEFERRED"], ids=["at a statement", "at COMMIT"])
+    def test_when_it_goes_on_for_too_long_it_is_a_store_error_and_nothing_is_stored(
+        self, database: str, when: str
+    ) -> None:
+        with (
+            PostgresStore(database, patience=0.3) as store,
+            self.failing(database, "40001", times=1_000_000, when=when) as tries,
+        ):
+            with pytest.raises(StoreError, match="as told"):
+                store.commit(Record("order", "1"))
+            assert tries() > 1
+            assert store.get("order", "1") is None
+
+    @pytest.mark.parametrize("state", ["57014", "53100", "55P03", "XX000"])
+    def test_what_does_not_pass_is_not_tried_again(self, postgres: PostgresStore, database: str, state: str) -> None:
+        """Cancelled by a person, a full disk, a lock that nobody lets go of, damage."""
+        with self.failing(database, state, times=1, when="") as tries:
+            with pytest.raises(StoreError, match="as told"):
+                postgres.commit(Record("order", "1"))
+            assert tries() == 1
+            postgres.commit(Record("order", "1"))
+
+    def test_a_deadlock_with_another_program_is_got_out_of(self, database: str) -> None:
+        """It locks what it likes, in an order that is not ours."""
+        with psycopg.connect(database, autocommit=True) as other, ThreadPoolExecutor(1) as threads:
+            PostgresStore(database).close()
+            # Whoever waits for so long looks whether it is a deadlock, and gives up if it is: us.
+            other.execute(f"ALTER DATABASE {database.rpartition('/')[2]} SET deadlock_timeout = '1s'".encode())
+            other.execute("SET deadlock_timeout = '60s'")
+            with PostgresStore(database, patience=60) as store:
+                store.commit(Record("order", "a"), Record("order", "b"))
+                other.execute("BEGIN")
+                other.execute("SELECT FROM privet.record WHERE id = 'b' FOR UPDATE")
+                ours = threads.submit(store.commit, Record("order", "a", version=1), Record("order", "b", version=1))
+                while not other.execute("SELECT FROM pg_locks WHERE NOT granted").fetchall():
+                    pass
+                other.execute("UPDATE privet.record SET files = NULL WHERE id = 'a'")
+                other.execute("COMMIT")
+                ours.result()
+                assert [record.version for record in store.find("order")] == [2, 2]
+
+
 class Wire:
     """Between a store and its database, to be cut where it hurts: at the first COMMIT that comes by.
 
