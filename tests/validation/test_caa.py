@@ -3,12 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import dns.flags
 import dns.message
 import dns.rcode
+import dns.rrset
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.validation.nameserver import fails
+from tests.validation.nameserver import Answering, fails
 from tests.validation.scene import ACCOUNT, CANARY, DIGEST, NOW, Scene, patiently
 
 from privet.acme.problems import ProblemType
@@ -87,6 +89,28 @@ def test_another_issuer_is_not_us(scene: Scene, proved: None) -> None:
 def test_records_that_cannot_be_had_forbid(scene: Scene, proved: None) -> None:
     scene.nameserver.add("internal", "CAA", '0 issue "ca.internal"')
     scene.nameserver.answering["www.internal"] = fails(dns.rcode.SERVFAIL)
+    refusal = scene.refused(checking(scene), "www.internal")
+    assert refusal.type is ProblemType.DNS
+    assert "CAA records of www.internal could not be looked up" in refusal.detail
+
+
+def cut_short(query: dns.message.Message, tcp: bool) -> bytes:
+    reply = dns.message.make_response(query)
+    reply.flags |= dns.flags.TC
+    return reply.to_wire()
+
+
+def a_referral(query: dns.message.Message, tcp: bool) -> bytes:
+    reply = dns.message.make_response(query)
+    reply.authority.append(dns.rrset.from_text("www.internal.", 60, "IN", "NS", "ns.www.internal."))
+    return reply.to_wire()
+
+
+@pytest.mark.parametrize("answering", [cut_short, a_referral])
+def test_an_answer_that_leaves_it_open_forbids(scene: Scene, proved: None, answering: Answering) -> None:
+    """Nobody is rid of the records that forbid him by making an answer too long, or by sending us elsewhere."""
+    scene.nameserver.add("internal", "CAA", '0 issue "ca.internal"')
+    scene.nameserver.answering["www.internal"] = answering
     refusal = scene.refused(checking(scene), "www.internal")
     assert refusal.type is ProblemType.DNS
     assert "CAA records of www.internal could not be looked up" in refusal.detail

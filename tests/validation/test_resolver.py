@@ -326,7 +326,19 @@ def test_truncated_and_no_tcp_at_all(scene: Scene) -> None:
 
 def test_truncated_for_ever(scene: Scene) -> None:
     scene.nameserver.answering[NAME] = lambda query, tcp: truncated(query)
-    assert failure(scene) == "there is no TXT record"
+    assert "cut its answer short by TCP as well" in failure(scene)
+
+
+def test_a_referral_is_not_the_same_as_nothing(scene: Scene) -> None:
+    """From a nameserver of the zone above, say, which knows nothing of this one but where it is."""
+
+    def refers(query: dns.message.Message, tcp: bool) -> bytes:
+        reply = dns.message.make_response(query)
+        reply.authority.append(dns.rrset.from_text("www.internal.", 60, "IN", "NS", f"{CANARY}.internal."))
+        return reply.to_wire()
+
+    scene.nameserver.answering[NAME] = refers
+    assert "refers to other nameservers" in failure(scene)
 
 
 def test_something_else_by_tcp(scene: Scene) -> None:

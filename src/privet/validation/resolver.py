@@ -189,6 +189,8 @@ async def exchange(nameserver: Nameserver, name: dns.name.Name, type: dns.rdatat
     message = await _by_udp(nameserver, query)
     if message.flags & dns.flags.TC:
         message = await _by_tcp(nameserver, query)
+        if message.flags & dns.flags.TC:
+            raise LookupFailed("cut its answer short by TCP as well")
     return message
 
 
@@ -276,9 +278,13 @@ def read_answer(message: dns.message.Message, name: dns.name.Name, type: dns.rda
             raise LookupFailed("answered with aliases (CNAME records) in a circle")
         seen.add(name)
     exists = rcode == dns.rcode.NOERROR
+    kinds = {rrset.rdtype for rrset in message.authority}
+    if exists and not aliases and dns.rdatatype.NS in kinds and dns.rdatatype.SOA not in kinds:
+        # RFC 2308 §2.2: a referral. Who asks is told where to ask, and not that there is nothing.
+        raise LookupFailed("refers to other nameservers, which are not asked; ask one that asks them itself")
     # A nameserver that asks others for us says how it ends: that name does not exist, or an SOA record says that it
     # has nothing of the kind (RFC 2308 §2). Otherwise it only knew the alias.
-    ended = not exists or any(rrset.rdtype == dns.rdatatype.SOA for rrset in message.authority)
+    ended = not exists or dns.rdatatype.SOA in kinds
     return Answer((), None if ended or not aliases else name, aliases, exists)
 
 
