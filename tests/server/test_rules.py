@@ -1,7 +1,9 @@
 """Rules in TOML: who they let have what, how they are misunderstood, and how somebody would get around them."""
 
+import json
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
@@ -14,7 +16,7 @@ from tests.wire import csr, problem_of
 
 from privet import Applicant, ClientCertificate, KeyType, Problem
 from privet.acme.identifiers import from_text
-from privet.server.rules import BadRules, Rules
+from privet.server.rules import _KEYS, BadRules, Rules
 
 pytestmark = pytest.mark.anyio
 
@@ -476,6 +478,66 @@ def test_any_text_is_rules_or_mistakes(text: str) -> None:
         mistakes = error.mistakes
     assert mistakes
     assert all("\n" not in each for each in mistakes)
+
+
+def to_toml(value: object) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{to_toml(name)} = {to_toml(each)}" for name, each in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(map(to_toml, value)) + "]"
+    return json.dumps(value)
+
+
+GOOD_PATTERNS = st.sampled_from(
+    ["**", "**.internal", "*.internal", "web.internal", "w?b.internal", "10.0.0.0/8", "::/0"]
+)
+PATTERNS = GOOD_PATTERNS | st.just("*")
+VALUES = (
+    st.sampled_from(
+        [True, False, 0, 1, -1, 1.5, "", "12h", "0s", "9" * 400, "P-256", "DSA", "a\nb", "10.0.0.0/8", "::/0"]
+    )
+    | st.text(st.characters(codec="utf-8"), max_size=20)
+    | PATTERNS
+)
+TABLES = st.dictionaries(
+    st.sampled_from([*_KEYS, "Allow", "allow ", "unless"]),
+    st.lists(PATTERNS, min_size=1, max_size=3)
+    | VALUES
+    | st.lists(VALUES, max_size=3)
+    | st.dictionaries(PATTERNS, VALUES),
+    max_size=6,
+)
+GOOD_TABLES = st.builds(
+    lambda verb, names, more: {verb: names} | more,
+    st.sampled_from(["allow", "trust", "ask", "deny"]),
+    st.lists(GOOD_PATTERNS, min_size=1, max_size=3),
+    st.dictionaries(st.sampled_from(["wildcard"]), st.just(True)) | st.just({}),
+)
+
+
+@given(st.lists(TABLES | GOOD_TABLES, min_size=1, max_size=4))
+def test_any_tables_are_rules_or_mistakes_and_rules_let_nobody_have_what_they_do_not_name(tables: list[Any]) -> None:
+    numbered = [{"name": f"rule {number}"} | table for number, table in enumerate(tables)]
+    text = "\n".join(
+        "[[rule]]\n" + "\n".join(f"{to_toml(name)} = {to_toml(value)}" for name, value in table.items())
+        for table in numbered
+    )
+    mistakes: tuple[str, ...] = ("none",)
+    policy = Rules(())
+    try:
+        policy = rules(text)
+    except BadRules as error:
+        mistakes = error.mistakes
+    assert mistakes
+    assert all(each.isprintable() for each in mistakes)
+    names = list(map(from_text, ("web.internal", "*.internal", "a.b.internal", "internal", "10.1.1.1", "fd00::1")))
+    for verdict in policy.judge(SOMEBODY, names):
+        if verdict.decision is None:
+            assert verdict.reason
+            continue
+        assert verdict.rule
+        assert verdict.rule.names.touch(verdict.identifier)
+        assert not verdict.identifier.wildcard or verdict.rule.wildcard
 
 
 async def test_an_order_is_finalized_by_the_rule_that_made_it_or_by_one_that_wants_no_more(stage: Stage) -> None:
