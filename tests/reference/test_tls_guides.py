@@ -3,9 +3,6 @@
 What is theirs and not ours is a stand-in that opens real TLS connections with the contexts it is given.
 """
 
-import ast
-import inspect
-import re
 import ssl
 import sys
 import types
@@ -17,25 +14,13 @@ import pytest
 import trustme
 from tests.cli.command import Person
 from tests.mtls.nodes import Authority, Node, shake
+from tests.reference.guides import blocks, run
 
-from privet import CertificateAuthority, FileStore, TLSConfig, build_client_ssl_context, build_server_ssl_context
+from privet import TLSConfig, build_client_ssl_context, build_server_ssl_context
 from privet.ca import keys
 from privet.mtls import client_ssl_context, server_ssl_context
 
 pytestmark = pytest.mark.anyio
-HERE = Path(__file__).parent
-
-
-def blocks(page: str) -> list[tuple[str, str]]:
-    return re.findall(r"```(\w+)\n(.*?)```", (HERE / page).read_text(), re.DOTALL)
-
-
-async def run(block: str, names: dict[str, Any]) -> None:
-    """A block as it stands, `async with` and `await` included."""
-    code = compile(block, "guide", "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
-    made = types.FunctionType(code, names)()
-    if inspect.iscoroutine(made):
-        await made
 
 
 def put(folder: Path, node: Node, cert: str, key: str) -> None:
@@ -186,47 +171,3 @@ async def test_haystack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert names["sans"] == ["device-01.example.com", "10.0.1.5"]
     assert served[0]["ssl_certfile"] == "server.crt"
     assert Path(names["client_tls"].certificate_path).name == "client.pem"
-
-
-LACME = """
-import asyncio
-
-from privet.mtls import client_ssl_context, server_ssl_context
-
-# Read the root CA certificate
-with open("root-ca.pem", "rb") as f:
-    ca_cert_pem = f.read()
-
-# Server context: serve TLS and require client certificates
-server_ctx = server_ssl_context(
-    cert_pem=bundle.fullchain_pem,
-    key_pem=bundle.key_pem,
-    ca_cert_pem=ca_cert_pem,  # Verify connecting clients
-)
-
-# Client context: present our cert when connecting to peers
-client_ctx = client_ssl_context(
-    cert_pem=bundle.cert_pem,
-    key_pem=bundle.key_pem,
-    ca_cert_pem=ca_cert_pem,  # Verify the server we connect to
-)
-
-# Using file paths (from FileStore)
-ctx = server_ssl_context(
-    cert_pem=str(bundle.fullchain_path),  # str path
-    key_pem=str(bundle.key_path),  # str path
-    ca_cert_pem="root-ca.pem",  # str path
-)
-"""
-
-
-async def test_step_5_of_lacme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    with FileStore(tmp_path / "store") as store:
-        ca = CertificateAuthority(store)
-        ca.init()
-        (tmp_path / "root-ca.pem").write_bytes(ca.root_cert_pem)
-        names: dict[str, Any] = {"bundle": ca.issue("worker-1.internal")}
-        await run(LACME, names)
-    for server in (names["server_ctx"], names["ctx"]):
-        shake(server, names["client_ctx"], "worker-1.internal")
