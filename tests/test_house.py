@@ -32,6 +32,7 @@ EVERYTHING = {
     "stores",
     "testing",
     "validation",
+    "vault",
 }
 ARROWS: dict[str, set[str]] = {
     "acme": set(),
@@ -40,6 +41,7 @@ ARROWS: dict[str, set[str]] = {
     "ca": {"acme.ed25519", "acme.identifiers", "acme.reasons", "stores", "bundle"},
     "server": {"acme", "ca", "stores"},
     "validation": {"acme"},
+    "vault": {"acme", "ca", "server", "stores"},
     "client": {"acme", "ca.csr", "ca.keys", "stores", "bundle"},
     "challenges": {"client"},
     "mtls": {"ca"},

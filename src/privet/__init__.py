@@ -18,6 +18,8 @@ from privet.server.policy import Applicant, CertificatePolicy, Decision, Policy,
 from privet.server.responder import ACMEResponder
 from privet.server.rules import BadRules, Rules
 from privet.stores import Conflict, FileStore, MemoryStore, Record, SQLiteStore, Store, StoreError, open_store
+from privet.vault.pki import VaultPKI
+from privet.vault.roles import BadRoles, Roles
 
 if TYPE_CHECKING:
     from privet.client.client import Client
@@ -31,6 +33,7 @@ __all__ = [
     "Applicant",
     "Attempt",
     "AuthorityError",
+    "BadRoles",
     "BadRules",
     "CertAuthenticator",
     "CertBundle",
@@ -60,6 +63,7 @@ __all__ = [
     "Record",
     "RenewalManager",
     "RenewalStatus",
+    "Roles",
     "Rules",
     "Ruling",
     "SQLiteStore",
@@ -69,6 +73,7 @@ __all__ = [
     "SyncClient",
     "TLSConfig",
     "TLSConfigError",
+    "VaultPKI",
     "build_client_ssl_context",
     "build_server_ssl_context",
     "extract_peer_cn",

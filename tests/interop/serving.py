@@ -72,8 +72,7 @@ class Privet:
         return path
 
     def privet(self, *arguments: str) -> str:
-        command, *rest = arguments
-        return run(*PRIVET, command, "--store", self.store, *rest, cwd=self.folder)
+        return run(*PRIVET, *arguments, "--store", self.store, cwd=self.folder)
 
     def listed(self) -> list[dict[str, Any]]:
         """What `privet list --json` says."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.interop.clients import Certbot
 from tests.interop.programs import ELSEWHERE, HERE, need, run
-from tests.interop.serving import PRIVET, Privet
+from tests.interop.serving import Privet
 from tests.interop.test_printed import printed
 
 pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("eab")]
@@ -22,8 +22,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Privet]:
 
 
 def eab(server: Privet, *arguments: str) -> str:
-    command, *rest = arguments
-    return run(*PRIVET, "eab", command, "--store", server.store, *rest, cwd=server.folder)
+    return server.privet("eab", *arguments)
 
 
 def make_key(server: Privet, *options: str) -> dict[str, Any]:

@@ -363,7 +363,7 @@ async def test_who_finalizes_is_judged_again(stage: Stage) -> None:
         (
             "[[rules]]\nname = 'a'",
             [
-                "'rules' in policy.toml means nothing there; a policy is a list of [[rule]]",
+                "'rules' in policy.toml means nothing there; it is a list of [[rule]]",
                 "policy.toml has no [[rule]], so that nobody would get anything",
             ],
         ),

@@ -146,6 +146,13 @@ def to_pem(key: PrivateKey, password: bytes | None = None) -> bytes:
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
 
 
+def to_traditional(key: PrivateKey, encoding: Encoding) -> bytes:
+    """The private key as it was written before PKCS#8, where there is such a form: PKCS#1 for RSA, SEC 1 for EC."""
+    plain = isinstance(key, ed25519.Ed25519PrivateKey)
+    format = PrivateFormat.PKCS8 if plain else PrivateFormat.TraditionalOpenSSL
+    return key.private_bytes(encoding, format, NoEncryption())
+
+
 def from_pem(pem: bytes, password: bytes | None = None) -> PrivateKey:
     """Read a private key: PKCS#8 or traditional, encrypted or not. Raises `BadKey`, for a weak one `WeakKey`."""
     try:

@@ -18,6 +18,7 @@ from privet.cli.node import node
 from privet.cli.policies import policy
 from privet.cli.printing import print_json
 from privet.cli.serve import serve
+from privet.cli.tokens import token
 
 app = typer.Typer(
     name="privet",
@@ -36,6 +37,7 @@ _FILES = "Files, without store and server"
 app.command(rich_help_panel="The server")(serve)
 app.add_typer(policy, name="policy", rich_help_panel="The server")
 app.add_typer(eab, name="eab", rich_help_panel="The server")
+app.add_typer(token, name="token", rich_help_panel="The server")
 app.command(rich_help_panel=_CERTIFICATES)(issue)
 app.command("list", rich_help_panel=_CERTIFICATES)(list_)
 app.command(rich_help_panel=_CERTIFICATES)(show)

@@ -5,6 +5,7 @@ The law of this module: a secret is printed once, when it is made, and what is p
 
 import os
 import shlex
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -13,12 +14,12 @@ import typer
 from privet.acme.encoding import to_base64url
 from privet.cli import options
 from privet.cli.failures import Failure
-from privet.cli.printing import print_fields, print_json, printable, to_text
+from privet.cli.grants import ends_text, grant_document, mistakes_of, read_ends, take_back, uses_text
+from privet.cli.printing import print_fields, print_json, printable
 from privet.cli.serving import external_url_of
 from privet.cli.settings import Settings, read_settings
 from privet.cli.stores import reading, signing
 from privet.server import external_accounts
-from privet.server.durations import read_duration
 from privet.server.external_accounts import ExternalAccountKey
 from privet.server.names import BadPattern, Names
 
@@ -62,14 +63,9 @@ def create(
     ```
     """
     read = read_settings(context.params | {"name": authority}, os.environ)
-    mistakes = _mistakes(name, allow or [], trust or [], wildcard, uses)
     now = datetime.now(UTC)
-    ends = None
-    if expires is not None:
-        try:
-            ends = now + read_duration(expires)
-        except ValueError as error:
-            mistakes.append(f"--expires {error}")
+    ends, mistakes = read_ends(expires, now)
+    mistakes = [*mistakes_of(name, uses), *_about_names(allow or [], trust or [], wildcard), *mistakes]
     settings = read.checked(*mistakes)
     with signing(settings) as ca:
         made, secret = external_accounts.create(
@@ -103,11 +99,10 @@ def list_(
     if json:
         print_json([_document(each, now) for each in found])
         return
-    width = max([len(each.name) for each in found], default=4)
+    width = max([4, *(len(each.name) for each in found)])
     print(f"{'ID':<40}  {'NAME':<{width}}  {'STATUS':<7}  {'USES':<9}  {'EXPIRES':<20}  NAMES")
     for each in found:
-        uses = "any" if each.uses is None else f"{each.used} of {each.uses}"
-        ends = to_text(each.ends) if each.ends else "never"
+        uses, ends = uses_text(each), ends_text(each)
         names = ", ".join([*each.allow, *(f"{name} (trusted)" for name in each.trust)]) or "any"
         print(f"{each.id}  {printable(each.name):<{width}}  {each.status(now):<7}  {uses:<9}  {ends:<20}  {names}")
 
@@ -132,41 +127,31 @@ def revoke(
     now = datetime.now(UTC)
     with reading(settings) as (ca, _):
         there = external_accounts.find_all(ca.store, ca.name)
-        meant = [each for each in there if each.id in keys or each.name in keys]
-        revoked = [external_accounts.revoke(ca.store, each, now) for each in meant if each.revoked is None]
+        revoked, failed = take_back(
+            there,
+            keys,
+            lambda each: external_accounts.revoke(ca.store, each, now),
+            "external account key",
+            "privet eab list",
+        )
     if json:
         print_json([_document(each, now) for each in revoked])
     else:
         for each in revoked:
             print(f"revoked {printable(each.name)} ({each.id})")
-    failed = []
-    for key in keys:
-        named = [each for each in meant if key in (each.id, each.name)]
-        if not named:
-            failed.append(f"there is no external account key {key}: `privet eab list` shows all")
-        elif all(each.revoked is not None for each in named):
-            failed.append(f"the external account key {key} is revoked already")
     if failed:
         raise Failure("\n".join(failed))
 
 
-def _mistakes(name: str, allow: list[str], trust: list[str], wildcard: bool, uses: int | None) -> list[str]:
-    mistakes = []
-    if not name.strip() or not name.isprintable() or len(name) > 100:
-        mistakes.append(f"--name has to be a text of at most 100 characters, not {name!r}")
-    if name.startswith("-"):
-        mistakes.append(f"--name must not begin with a hyphen, as {name!r} does: commands take that for an option")
+def _about_names(allow: list[str], trust: list[str], wildcard: bool) -> Iterator[str]:
     for option, patterns in (("--allow", allow), ("--trust", trust)):
         for pattern in patterns:
             try:
                 Names([pattern])
             except BadPattern as error:
-                mistakes.append(f"{option} has a name that is none: {error}")
+                yield f"{option} has a name that is none: {error}"
     if wildcard and not allow and not trust:
-        mistakes.append("--wildcard is about --allow and --trust: without them the policy alone says what is allowed")
-    if uses is not None and uses < 1:
-        mistakes.append(f"--uses has to be a number from 1, not {uses}")
-    return mistakes
+        yield "--wildcard is about --allow and --trust: without them the policy alone says what is allowed"
 
 
 def _directory(settings: Settings) -> str:
@@ -174,20 +159,7 @@ def _directory(settings: Settings) -> str:
 
 
 def _document(key: ExternalAccountKey, now: datetime) -> dict[str, object]:
-    return {
-        "id": key.id,
-        "name": key.name,
-        "status": key.status(now),
-        "authority": key.authority,
-        "allow": key.allow,
-        "trust": key.trust,
-        "wildcard": key.wildcard,
-        "created": to_text(key.created),
-        "expires": key.ends and to_text(key.ends),
-        "uses": key.uses,
-        "used": key.used,
-        "revoked": key.revoked and to_text(key.revoked),
-    }
+    return grant_document(key, now, allow=key.allow, trust=key.trust, wildcard=key.wildcard)
 
 
 def _print(document: dict[str, object]) -> None:

@@ -37,6 +37,7 @@ def greeting(settings: Settings, rules: Rules | None, ca: CertificateAuthority, 
         ("data", store_place(settings.store) or "in memory: gone when this ends"),
         *([("policy", f"the rules in {settings.policy.absolute()}")] if settings.policy else []),
         ("approval", _approval(settings, rules)),
+        *([("roles", _roles(settings, external_url))] if settings.roles else []),
         *([("client CA", settings.client_ca.absolute())] if settings.client_ca else []),
         *(_validation(settings, external_url) if settings.methods else ()),
     ]
@@ -187,6 +188,12 @@ def _approval(settings: Settings, rules: Rules | None) -> str:
     }
     said = dict.fromkeys(way for decision, way in ways.items() if decision in decisions)
     return f"what the rules allow: {', or '.join(said)}" if said else "the rules allow nothing"
+
+
+def _roles(settings: Settings, external_url: str) -> str:
+    assert settings.roles is not None
+    make = f"{_command(settings, 'token create')} --external-url {shlex.quote(external_url)} --role NAME"
+    return f"those in {settings.roles.absolute()}, by Vault's PKI API at {external_url}/v1/pki; `{make}` makes a token"
 
 
 def _command(settings: Settings, command: str) -> str:

@@ -1,8 +1,9 @@
 """`privet policy check` and `try`: what the rules in a file say, before a server follows them."""
 
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 
@@ -18,7 +19,8 @@ from privet.server.client_certificates import ClientCertificate
 from privet.server.durations import read_duration
 from privet.server.names import read_address
 from privet.server.policy import Applicant, Decision
-from privet.server.rules import BadRules, Rules, Verdict
+from privet.server.rules import Rules, Verdict
+from privet.server.tables import Mistaken
 
 policy = typer.Typer(
     no_args_is_help=True, rich_markup_mode="markdown", help="Look at the rules for `privet serve --policy`."
@@ -26,18 +28,25 @@ policy = typer.Typer(
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="Rules in TOML.")]
 
+Followed = TypeVar("Followed")
+
 _WORDS = {Decision.PROVE: "allowed", Decision.TRUST: "trusted", Decision.ASK: "asks a person", None: "refused"}
 
 
 def read_rules(path: Path) -> Rules:
     """The rules in a file. Raises `Failure` with a sentence for each mistake."""
+    return read_rules_of(path, "policy", Rules.from_toml)
+
+
+def read_rules_of(path: Path, what: str, read: Callable[[str, str], Followed]) -> Followed:
+    """What a file has that is to be followed: a policy, or roles. Raises `Failure` with a sentence for each mistake."""
     try:
-        return Rules.from_toml(path.read_text(encoding="utf-8"), str(path))
+        return read(path.read_text(encoding="utf-8"), str(path))
     except OSError as error:
-        raise Failure(f"the policy {path} cannot be read: {error.strerror}") from None
+        raise Failure(f"the {what} {path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise Failure(f"the policy {path} is not TOML: {error}") from None
-    except BadRules as error:
+        raise Failure(f"the {what} {path} is not TOML: {error}") from None
+    except Mistaken as error:
         raise Mistakes(error.mistakes) from None
 
 

@@ -15,7 +15,7 @@ from privet.acme.identifiers import BadIdentifier, Identifier, from_text
 from privet.ca.constraints import NameConstraints, refusal
 from privet.cli import options
 from privet.cli.failures import Failure
-from privet.cli.listening import is_public, is_unspecified, resolve
+from privet.cli.listening import is_loopback, is_public, is_unspecified, resolve
 from privet.cli.policies import read_rules
 from privet.cli.proxy import UNIX
 from privet.cli.serving import run, tls_names
@@ -23,6 +23,7 @@ from privet.cli.settings import VALIDATED, Read, Settings, option_name, read_set
 from privet.cli.site import Files, tls_mistake
 from privet.cli.stores import name_constraints
 from privet.cli.tls import read_client_ca
+from privet.cli.tokens import read_roles
 from privet.server.policy import Decision
 from privet.validation import Resolver
 
@@ -114,7 +115,8 @@ def serve(
         bool | None,
         typer.Option(
             "--plain-http",
-            help="Insist on HTTP without TLS on an address that is neither loopback nor private.",
+            help="Insist on HTTP without TLS on an address that is neither loopback nor private, or for --roles on one "
+            "that is not loopback.",
             show_default=False,
             rich_help_panel=_TLS,
         ),
@@ -169,6 +171,15 @@ def serve(
             "--require-eab/--no-require-eab",
             help="Make accounts only for those who bind an external account key; `privet eab create` makes one.",
             show_default=False,
+            rich_help_panel=_APPROVAL,
+        ),
+    ] = None,
+    roles: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE",
+            help="Serve Vault's PKI API as well, to whoever has a token for one of the roles in this TOML file; "
+            "`privet token create` makes one.",
             rich_help_panel=_APPROVAL,
         ),
     ] = None,
@@ -325,7 +336,7 @@ def serve(
 def _read_files(settings: Settings) -> tuple[Files, list[str]]:
     """What the files say that the settings name, and what is wrong with them. They are read here and nowhere else: a
     file may be a pipe, and what comes into it later was checked by nobody."""
-    rules = client_ca = None
+    rules = client_ca = roles = None
     mistakes: list[str] = []
     try:
         rules = read_rules(settings.policy) if settings.policy else None
@@ -335,7 +346,11 @@ def _read_files(settings: Settings) -> tuple[Files, list[str]]:
         client_ca = read_client_ca(settings.client_ca) if settings.client_ca and settings.tls else None
     except Failure as failure:
         mistakes.append(str(failure))
-    return Files(rules, client_ca), mistakes
+    try:
+        roles = read_roles(settings.roles) if settings.roles else None
+    except Failure as failure:
+        mistakes += str(failure).splitlines()
+    return Files(rules, client_ca, roles), mistakes
 
 
 def _contradictions(read: Read, files: Files) -> Iterator[str]:
@@ -358,6 +373,8 @@ def _contradictions(read: Read, files: Files) -> Iterator[str]:
         yield f"on a Unix socket nobody has an address: say --trusted-proxy {UNIX} to believe whoever may open it"
     if settings.client_ca and not settings.tls and not unread & {"tls"}:
         yield "--client-ca is about --tls: without it nobody shows a certificate"
+    if settings.roles and settings.store == "memory:" and not unread & {"store"}:
+        yield "--roles wants tokens, which nobody can bring into --store memory: choose sqlite:///PATH"
     if settings.uds:
         if settings.tls:
             yield "--tls has no use on a Unix socket: the web server in front of it does TLS"
@@ -378,6 +395,12 @@ def _contradictions(read: Read, files: Files) -> Iterator[str]:
         yield (
             f"HTTP on {settings.host} can be changed on its way: serve HTTPS with --tls, say which https address a "
             "proxy in front has with --external-url, or insist with --plain-http"
+        )
+    elif settings.roles and not (settings.tls or settings.plain_http or proxied or all(map(is_loopback, addresses))):
+        yield (
+            f"HTTP on {settings.host} shows the tokens and private keys of --roles to whoever is on the way: serve "
+            "HTTPS with --tls, say which https address a proxy in front has with --external-url, or insist with "
+            "--plain-http"
         )
     if any(map(is_unspecified, addresses)) and not settings.external_url and not unread & {"external_url"}:
         example = f"{'https' if settings.tls else 'http'}://ca.internal:{settings.port or 8555}"

@@ -242,6 +242,7 @@ class Settings:
     ask_person: bool = False
     policy: Path | None = None
     require_eab: bool = False
+    roles: Path | None = None
     validate: tuple[str, ...] = ()
     validate_within: timedelta = timedelta(seconds=60)
     resolver: tuple[str, ...] = ()
@@ -299,6 +300,7 @@ READERS: Mapping[str, Reader] = {
     "ask_person": read_flag,
     "policy": read_path,
     "require_eab": read_flag,
+    "roles": read_path,
     "validate": read_validate,
     "validate_within": read_duration,
     "resolver": read_resolvers,

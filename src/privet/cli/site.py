@@ -37,6 +37,8 @@ from privet.server.responder import ACMEResponder
 from privet.server.rules import Rules
 from privet.stores import OpenStore, StoreError
 from privet.validation import Networks, Resolver, make_validators
+from privet.vault.pki import VaultPKI
+from privet.vault.roles import Roles
 
 log = logging.getLogger("privet")
 
@@ -55,6 +57,7 @@ class Files:
 
     rules: Rules | None = None
     client_ca: str | None = None
+    roles: Roles | None = None
 
 
 class Site:
@@ -118,6 +121,10 @@ class Site:
         sys.setswitchinterval(_SWITCH_INTERVAL)
         settings = self.settings
         ca = self._open_or_exit()
+        limits = set_limits(
+            Limits(validation=settings.validate_within, authorization_reuse=settings.reuse_authorizations),
+            settings.limit,
+        )
         responder = ACMEResponder(
             ca,
             policy=self.files.rules,
@@ -126,16 +133,14 @@ class Site:
             ask_challenges=settings.ask_challenges,
             external_url=self.external_url,
             profile=replace(DEFAULT, validity=settings.validity),
-            limits=set_limits(
-                Limits(validation=settings.validate_within, authorization_reuse=settings.reuse_authorizations),
-                settings.limit,
-            ),
+            limits=limits,
             terms_of_service=settings.terms_of_service,
             website=settings.website,
             external_account_required=settings.require_eab,
         )
         proxies = TrustedProxies(settings.trusted_proxy)
-        return Application(responder, settings.mount, self.external_url, proxies, self._own, self.close)
+        vault = VaultPKI(ca, self.files.roles, limits=limits) if self.files.roles else None
+        return Application(responder, vault, settings.mount, self.external_url, proxies, self._own, self.close)
 
     def _open_or_exit(self) -> CertificateAuthority:
         """In a worker: what cannot be opened now will not be opened by starting another worker."""
@@ -147,11 +152,13 @@ class Site:
 
 
 class Application:
-    """The ASGI application: mounts the responder, and lives as long as the server."""
+    """The ASGI application: mounts the responder, and Vault's API where there are roles, and lives as long as the
+    server."""
 
     def __init__(
         self,
         responder: ACMEResponder,
+        vault: VaultPKI | None,
         mount: str,
         external_url: str,
         proxies: TrustedProxies,
@@ -159,6 +166,8 @@ class Application:
         close: Callable[[], None],
     ) -> None:
         self._responder = responder
+        self._vault = vault
+        self._vault_below = f"{mount}/v1/"
         self._mount = mount
         self._below = f"{mount}/"
         self._front = {"/", mount, f"{mount}/"}
@@ -171,6 +180,7 @@ class Application:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
             return
+        app: ACMEResponder | VaultPKI = self._responder
         if scope["type"] == "http":
             path: str = scope["path"]
             if path in self._front and scope["method"] in ("GET", "HEAD"):
@@ -181,8 +191,10 @@ class Application:
                 await _send(send, problem.type.status, b"application/problem+json", to_json(problem.to_json()), True)
                 return
             scope["client"] = self._proxies.client(scope)
+            if self._vault is not None and path.startswith(self._vault_below):
+                app = self._vault
         scope["root_path"] = self._mount
-        await self._responder(scope, receive, send)
+        await app(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()

@@ -21,12 +21,14 @@ from privet.acme.identifiers import Identifier
 from privet.acme.jws import Key, parse_binding
 from privet.acme.problems import Problem, ProblemType
 from privet.ca.authority import CertificateAuthority
+from privet.server import grants
+from privet.server.grants import index_of
 from privet.server.names import Names
 from privet.server.policy import Decision, Ruling
 from privet.server.records import Account, Kind
 from privet.server.server import Server, VerifiedRequest
 from privet.server.tokens import new_secret
-from privet.stores.base import Conflict, Record, Store, new_id
+from privet.stores.base import Record, Store, new_id
 
 log = logging.getLogger("privet")
 
@@ -80,7 +82,7 @@ class ExternalAccountKey(NamedTuple):
             "revoked": self.revoked and self.revoked.timestamp(),
         }
         # It stays: accounts may do what it says for as long as they live.
-        return Record(self.kind, self.id, to_json(body), self.version, index=(_index(self.authority),))
+        return Record(self.kind, self.id, to_json(body), self.version, index=(index_of(self.authority),))
 
     @classmethod
     def from_record(cls, record: Record) -> "ExternalAccountKey":
@@ -103,11 +105,10 @@ class ExternalAccountKey(NamedTuple):
 
     def status(self, now: datetime) -> str:
         """Whether accounts can be opened with it, or why not: valid, revoked, expired or used up."""
-        if self.revoked is not None:
-            return "revoked"
-        if self.ends is not None and now >= self.ends:
-            return "expired"
-        return "used up" if self.uses is not None and self.used >= self.uses else "valid"
+        return grants.status_of(self, now)
+
+    def take_back(self, now: datetime) -> "ExternalAccountKey":
+        return self._replace(revoked=self.revoked or now)
 
     def use(self) -> "ExternalAccountKey":
         return self._replace(used=self.used + 1)
@@ -164,27 +165,12 @@ def create(
 
 def find_all(store: Store, authority: str) -> list[ExternalAccountKey]:
     """The keys of an authority, oldest first."""
-    found: list[ExternalAccountKey] = []
-    after = ""
-    while records := store.find(Kind.EXTERNAL_ACCOUNT_KEY, _index(authority), after=after, limit=500):
-        found += [ExternalAccountKey.from_record(record) for record in records]
-        after = records[-1].id
-    return found
+    return grants.find_all(store, Kind.EXTERNAL_ACCOUNT_KEY, ExternalAccountKey.from_record, authority)
 
 
 def revoke(store: Store, key: ExternalAccountKey, now: datetime) -> ExternalAccountKey:
     """Take a key back: no account is opened with it, and those that were get no more certificates."""
-    while True:
-        revoked = key._replace(revoked=key.revoked or now)
-        try:
-            store.commit(revoked.to_record())
-        except Conflict:
-            record = store.get(Kind.EXTERNAL_ACCOUNT_KEY, key.id)
-            if record is None:
-                raise
-            key = ExternalAccountKey.from_record(record)
-        else:
-            return revoked._replace(version=revoked.version + 1)
+    return grants.revoke(store, ExternalAccountKey.from_record, key, now)
 
 
 # --- for requests ---
@@ -249,7 +235,7 @@ async def find_bound(server: Server, account: Account) -> Bound | None:
 async def _has_keys(server: Server) -> bool:
     if server.external_account_required or server.external_account_keys is not None:
         return True
-    return bool(await server.store.find(Kind.EXTERNAL_ACCOUNT_KEY, _index(server.ca.name), limit=1))
+    return bool(await server.store.find(Kind.EXTERNAL_ACCOUNT_KEY, index_of(server.ca.name), limit=1))
 
 
 async def _find(server: Server, id: str) -> ExternalAccountKey | None:
@@ -277,7 +263,3 @@ def _open(ca: CertificateAuthority, key: ExternalAccountKey) -> bytes | None:
 
 def _bound_to(authority: str, id: str) -> bytes:
     return f"{id}:{authority}".encode()
-
-
-def _index(authority: str) -> str:
-    return f"authority:{authority}"

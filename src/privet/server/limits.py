@@ -48,6 +48,8 @@ class Limits:
     orders_of_account: Rate = Rate(50_000, _DAY)
     orders_for_same_names: Rate = Rate(500, _DAY)
     """Orders of one account for the very same identifiers."""
+    certificates_of_token: Rate = Rate(50_000, _DAY)
+    """Certificates for one token, where roles are served (Vault's PKI API)."""
     validations_of_name: Rate = Rate(200, timedelta(hours=1))
     """Challenges of one account for one identifier that are validated, whatever comes of it."""
 

@@ -91,8 +91,9 @@ def is_in(address: IPAddress, networks: Iterable[IPNetwork]) -> bool:
     return any(address.version == network.version and address in network for network in networks)
 
 
-def read_text_pattern(text: str) -> re.Pattern[str]:
-    """A pattern for names in certificates, which need not be DNS names; case does not count. Raises `BadPattern`."""
+def read_text_pattern(text: str, *, any_case: bool = True) -> re.Pattern[str]:
+    """A pattern for names in certificates, which need not be DNS names. With `any_case` case does not count, and what
+    is compared has to be in lower case. Raises `BadPattern`."""
     if not text.strip() or not text.isprintable():
         raise BadPattern(f"{text!a} is no name")
     if "/" in text:
@@ -100,7 +101,7 @@ def read_text_pattern(text: str) -> re.Pattern[str]:
     _check_stars(text)
     if text == "**":
         return re.compile(".+")
-    first, *others = text.lower().split(".")
+    first, *others = (text.lower() if any_case else text).split(".")
     labels = [r"(?:[^.]+\.)*[^.]+" if first == "**" else _compare(first, "[^.]")]
     return re.compile(r"\.".join(labels + [_compare(label, "[^.]") for label in others]))
 

@@ -4,13 +4,11 @@ The law: the first rule that fits decides about a name, and what no rule fits is
 who asks; everything else it says is then a condition, and who does not meet it is refused, not handed on.
 """
 
-import difflib
 import re
-import tomllib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from privet.acme.identifiers import Identifier
 from privet.acme.problems import Problem, ProblemType, Subproblem, compound
@@ -18,16 +16,24 @@ from privet.ca.keys import KeyType
 from privet.server.durations import read_duration
 from privet.server.names import BadPattern, IPNetwork, Names, is_in, read_address, read_network, read_text_pattern
 from privet.server.policy import Applicant, Decision, Ruling
+from privet.server.tables import (
+    Mistaken,
+    Reader,
+    Table,
+    read_count,
+    read_flag,
+    read_key_types,
+    read_name,
+    read_names,
+    read_tables,
+    read_texts,
+)
 
 _DECISIONS = {"allow": Decision.PROVE, "trust": Decision.TRUST, "ask": Decision.ASK, "deny": None}
 
 
-class BadRules(ValueError):  # noqa: N818 - its text is for whoever wrote them
+class BadRules(Mistaken):
     """The rules cannot be followed. `mistakes` has a sentence for each reason."""
-
-    def __init__(self, mistakes: Sequence[str]) -> None:
-        super().__init__("\n".join(mistakes))
-        self.mistakes = tuple(mistakes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,31 +116,13 @@ class Rules:
     @classmethod
     def from_toml(cls, text: str, where: str = "the policy") -> "Rules":
         """Read them, in full. Raises `BadRules`."""
-        try:
-            document = tomllib.loads(text)
-        except tomllib.TOMLDecodeError as error:
-            raise BadRules([f"{where} is not TOML: {error}"]) from None
-        mistakes = [
-            f"{name!a} in {where} means nothing there; a policy is a list of [[rule]]"
-            for name in document
-            if name != "rule"
-        ]
-        tables = document.get("rule", [])
-        if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-            raise BadRules([*mistakes, f"rule in {where} has to be written as [[rule]], with two brackets"])
-        if not tables:
-            raise BadRules([*mistakes, f"{where} has no [[rule]], so that nobody would get anything"])
+        tables, mistakes = read_tables(text, "rule", where)
         rules: list[Rule] = []
-        names: list[object] = []
-        for number, table in enumerate(tables, 1):
-            reading = _Reading(table, number, where)
-            rule = reading.read()
-            if (name := table.get("name")) in names:
-                reading.say("has the name of another rule")
-            names += [name] if name is not None else []
+        for table in tables:
+            rule = _read(table)
             if rule is not None:
                 rules.append(rule)
-            mistakes += reading.mistakes
+            mistakes += table.mistakes
         if mistakes:
             raise BadRules(mistakes)
         return cls(rules)
@@ -193,69 +181,26 @@ def _allowed(verdicts: Iterator[Verdict]) -> list[Verdict]:
     return found
 
 
-class _Reading:
-    """One table on its way to a rule, and what is wrong with it."""
-
-    def __init__(self, table: Mapping[str, object], number: int, where: str) -> None:
-        self._table = table
-        name = table.get("name")
-        named = f" ({name})" if isinstance(name, str) and name.isprintable() else ""
-        self._place = f"rule {number}{named} in {where}"
-        self.mistakes: list[str] = []
-
-    def say(self, sentence: str) -> None:
-        self.mistakes.append(f"{self._place} {sentence}")
-
-    def read(self) -> Rule | None:
-        """The rule, if nothing is wrong with it."""
-        for key in self._table:
-            if key not in _KEYS:
-                near = difflib.get_close_matches(key, _KEYS, n=1)
-                self.say(f"has {key!a}, which means nothing; " + (f"did you mean {near[0]}?" if near else _KNOWN))
-        verbs = [verb for verb in _DECISIONS if verb in self._table]
-        if len(verbs) != 1:
-            self.say(f"needs one of {', '.join(_DECISIONS)}, and has {' and '.join(verbs) or 'none'}")
-        if "name" not in self._table:
-            self.say("needs a name, for messages and records to call it by")
-        for key in ("wildcard", "key-types", "max-lifetime", "max-names"):
-            if key in self._table and verbs == ["deny"]:
-                self.say(f"has {key}, which means nothing where everything is denied")
-        if "reason" in self._table and verbs and verbs != ["deny"]:
-            self.say("has a reason, which is for rules that deny")
-        values = {field: self._read(key, read) for key, (field, read) in _KEYS.items() if key in self._table}
-        if self.mistakes:
-            return None
-        names = next(values.pop("names:" + verb) for verb in verbs)
-        return Rule(decision=_DECISIONS[verbs[0]], names=names, **values)
-
-    def _read(self, key: str, read: Callable[[object], object]) -> Any:
-        try:
-            return read(self._table[key])
-        except ValueError as error:
-            self.say(f"has {key}, which {error}")
-
-
-def _name(value: object) -> str:
-    if not isinstance(value, str) or not value.strip() or not value.isprintable() or len(value) > 100:
-        raise ValueError(f"has to be a text of at most 100 characters, not {value!r}")
-    return value
-
-
-def _texts(value: object) -> list[str]:
-    if not isinstance(value, list) or not value or not all(isinstance(each, str) for each in value):
-        raise ValueError(f"has to be a list of texts with something in it, not {value!r}")
-    return value
-
-
-def _names(value: object) -> Names:
-    try:
-        return Names(_texts(value))
-    except BadPattern as error:
-        raise ValueError(f"has a name that is none: {error}") from None
+def _read(table: Table) -> Rule | None:
+    """The rule, if nothing is wrong with it."""
+    table.check_keys(_KEYS)
+    verbs = [verb for verb in _DECISIONS if verb in table]
+    if len(verbs) != 1:
+        table.say(f"needs one of {', '.join(_DECISIONS)}, and has {' and '.join(verbs) or 'none'}")
+    for key in ("wildcard", "key-types", "max-lifetime", "max-names"):
+        if key in table and verbs == ["deny"]:
+            table.say(f"has {key}, which means nothing where everything is denied")
+    if "reason" in table and verbs and verbs != ["deny"]:
+        table.say("has a reason, which is for rules that deny")
+    values = table.read(_KEYS)
+    if table.mistakes:
+        return None
+    names = next(values.pop("names:" + verb) for verb in verbs)
+    return Rule(decision=_DECISIONS[verbs[0]], names=names, **values)
 
 
 def _external_keys(value: object) -> tuple[str, ...]:
-    keys = _texts(value)
+    keys = read_texts(value)
     for key in keys:
         if "*" in key or "?" in key:
             raise ValueError(f"takes names of keys as they are, without * and ?, not {key!a}")
@@ -264,48 +209,28 @@ def _external_keys(value: object) -> tuple[str, ...]:
 
 def _networks(value: object) -> tuple[IPNetwork, ...]:
     try:
-        return tuple(map(read_network, _texts(value)))
+        return tuple(map(read_network, read_texts(value)))
     except BadPattern as error:
         raise ValueError(f"has a network that is none: {error}") from None
 
 
 def _certificates(value: object) -> tuple[re.Pattern[str], ...]:
     try:
-        return tuple(map(read_text_pattern, _texts(value)))
+        return tuple(map(read_text_pattern, read_texts(value)))
     except BadPattern as error:
         raise ValueError(f"has a name that is none: {error}") from None
 
 
-def _key_types(value: object) -> tuple[KeyType, ...]:
-    try:
-        return tuple(map(KeyType, _texts(value)))
-    except ValueError:
-        raise ValueError(f"has to be a list of {', '.join(KeyType)}, not {value!r}") from None
-
-
-def _flag(value: object) -> bool:
-    if not isinstance(value, bool):
-        raise ValueError(f"has to be true or false, not {value!r}")
-    return value
-
-
-def _count(value: object) -> int:
-    if type(value) is not int or not 1 <= value <= 1000:
-        raise ValueError(f"has to be a number from 1 to 1000, not {value!r}")
-    return value
-
-
 # What a rule may have: the field it becomes, and how it is read.
-_KEYS: Mapping[str, tuple[str, Callable[[object], object]]] = {
-    "name": ("name", _name),
-    **{verb: (f"names:{verb}", _names) for verb in _DECISIONS},
+_KEYS: Mapping[str, tuple[str, Reader]] = {
+    "name": ("name", read_name),
+    **{verb: (f"names:{verb}", read_names) for verb in _DECISIONS},
     "external-key": ("external_keys", _external_keys),
     "client": ("clients", _networks),
     "client-certificate": ("client_certificates", _certificates),
-    "wildcard": ("wildcard", _flag),
-    "key-types": ("key_types", _key_types),
+    "wildcard": ("wildcard", read_flag),
+    "key-types": ("key_types", read_key_types),
     "max-lifetime": ("max_lifetime", read_duration),
-    "max-names": ("max_names", _count),
-    "reason": ("reason", _name),
+    "max-names": ("max_names", read_count),
+    "reason": ("reason", read_name),
 }
-_KNOWN = f"there are {', '.join(_KEYS)}"

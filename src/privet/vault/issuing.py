@@ -1,0 +1,210 @@
+"""Certificates by token: the one way from Vault's API to the signing room.
+
+The law: the serial, the bytes to be signed and the use of the token are on record in one commit before the signature,
+and the certificate is on record before anybody sees it. A private key that is made here is given out once and kept
+nowhere.
+"""
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from privet.acme.identifiers import BadIdentifier, Identifier, IdentifierType, from_text
+from privet.acme.problems import Problem, ProblemType, Subproblem, compound
+from privet.ca import keys
+from privet.ca.authority import CertificateAuthority
+from privet.ca.certificates import AuthorityError, Certificate
+from privet.ca.constraints import NamesRefused
+from privet.ca.keys import PrivateKey, PublicKey, WeakKey
+from privet.server.limits import Limits
+from privet.server.rates import Count, Rates
+from privet.stores.asynchronous import AsyncStore
+from privet.stores.base import Conflict, Record
+from privet.vault.roles import Role, Roles
+from privet.vault.tokens import KIND, Token
+from privet.vault.wishes import Wish
+
+log = logging.getLogger("privet")
+
+# Whoever conflicts waits for a moment that doubles and is random.
+_ATTEMPTS, _MOMENT = 9, 0.003
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What every handler is given."""
+
+    ca: CertificateAuthority
+    store: AsyncStore
+    roles: Roles
+    limits: Limits
+    rates: Rates
+    now: Callable[[], datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A certificate, its key if it was made here, and what its owner should know."""
+
+    certificate: Certificate
+    key: PrivateKey | None = None
+    warnings: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Issued {self.certificate.serial:x}>"
+
+
+async def issue(engine: Engine, token: Token, role: Role, wish: Wish) -> Issued:
+    """Make a key, unless there is a CSR, and certify it. Raises `Problem`."""
+    names = choose_names(role, wish)
+    ttl, warnings = choose_ttl(role, wish.ttl)
+    if wish.csr is not None:
+        key, public_key = None, wish.csr.public_key
+    else:
+        key = await asyncio.to_thread(keys.generate, role.key_types[0])  # a large RSA key takes its time
+        public_key = key.public_key()
+    await engine.rates.take(Count(engine.limits.certificates_of_token, "certificates for this token", (token.id,)))
+    certificate = await _certify(engine, token, role, public_key, names, ttl)
+    if certificate.clamped:
+        warnings = (*warnings, f"the certificate ends with the authority, at {certificate.not_after.isoformat()}")
+    return Issued(certificate, key, warnings)
+
+
+def choose_names(role: Role, wish: Wish) -> tuple[tuple[Identifier, ...], str | None]:
+    """The alternative names, and a common name that is not the first of them, as the role allows. Raises `Problem`,
+    with all that it does not."""
+    wrong = [objection for each in wish.alternative_names if (objection := role.objection(each))]
+    names, common_name = wish.alternative_names, None
+    if wish.common_name is not None:
+        named = _identifier(wish.common_name)
+        if named is not None and named.type is IdentifierType.IP:
+            # As a common name it would pass for a DNS name.
+            if named not in names:
+                wrong.append(f"common_name is the address {named}, which goes into ip_sans")
+        elif named is not None and role.objection(named) is None:
+            common_name = named.value if wish.exclude_common_name else None
+            names = names if wish.exclude_common_name else tuple(dict.fromkeys([named, *names]))
+        elif role.lets_client(wish.common_name):
+            common_name = wish.common_name
+        else:
+            allowed = role.objection(named) if named else None
+            wrong.append(allowed or f"{wish.common_name[:100]!a} is not allowed by the role {role.name!r}")
+    if not wrong and not names and (common_name is None or "server" in role.usages):
+        wrong.append("there is no name for the certificate: say which with common_name, alt_names or ip_sans")
+    if wrong:
+        raise compound([Subproblem(ProblemType.MALFORMED, each) for each in wrong])
+    return names, common_name
+
+
+def choose_ttl(role: Role, asked: timedelta | None) -> tuple[timedelta, tuple[str, ...]]:
+    """How long it lives, as Vault decides it: for the role's lifetime, or as asked, and never for longer than its
+    longest, which is said in a warning."""
+    if asked is None or asked <= role.max_lifetime:
+        return asked or role.lifetime, ()
+    return role.max_lifetime, (f"the ttl of {asked} is longer than the {role.max_lifetime} of the role, which is used",)
+
+
+def _identifier(text: str) -> Identifier | None:
+    try:
+        return from_text(text)
+    except BadIdentifier:
+        return None
+
+
+async def _certify(
+    engine: Engine,
+    token: Token,
+    role: Role,
+    public_key: PublicKey,
+    names: tuple[tuple[Identifier, ...], str | None],
+    ttl: timedelta,
+) -> Certificate:
+    """Prepare, commit, sign, commit."""
+    for attempt in range(_ATTEMPTS):
+        prepared = _prepare(engine, token, role, public_key, names, ttl)
+        try:
+            if token.uses is None:
+                unchanged = [Record(KIND, token.id, version=token.version)]
+                await engine.store.commit(prepared.to_record(), unchanged=unchanged)
+            else:
+                await engine.store.commit(prepared.to_record(), token.use().to_record())
+        except Conflict:
+            # Somebody else used it, or took it back.
+            await asyncio.sleep(_MOMENT * 2**attempt * secrets.randbelow(1000) / 1000)
+            token = await _look_again(engine, token)
+        else:
+            return await _sign(engine, token, role, replace(prepared, version=prepared.version + 1))
+    raise Problem(
+        ProblemType.UNAVAILABLE, "too many use this token at once; try again", retry_after=timedelta(seconds=1)
+    )
+
+
+def _prepare(
+    engine: Engine,
+    token: Token,
+    role: Role,
+    public_key: PublicKey,
+    names: tuple[tuple[Identifier, ...], str | None],
+    ttl: timedelta,
+) -> Certificate:
+    identifiers, common_name = names
+    try:
+        return engine.ca.prepare(
+            public_key,
+            identifiers,
+            common_name=common_name,
+            profile=role.profile,
+            not_after=engine.now() + ttl,
+            requester=token.requester,
+        )
+    except WeakKey as error:
+        raise Problem(ProblemType.BAD_CSR, str(error)) from None
+    except NamesRefused as error:
+        raise compound([Subproblem(ProblemType.MALFORMED, reason, each) for each, reason in error.refused]) from None
+    except ValueError as error:
+        raise Problem(ProblemType.MALFORMED, str(error)) from None
+    except AuthorityError as error:
+        log.error("a certificate for the role %s cannot be signed: %s", role.name, error)
+        raise Problem(
+            ProblemType.UNAVAILABLE,
+            "the authority cannot sign this now; its log says why",
+            retry_after=timedelta(minutes=5),
+        ) from None
+
+
+async def _look_again(engine: Engine, token: Token) -> Token:
+    record = await engine.store.get(KIND, token.id)
+    if record is None:
+        raise Problem(ProblemType.UNAUTHORIZED, "permission denied")
+    found = Token.from_record(record)
+    found.check(engine.now())
+    return found
+
+
+async def _sign(engine: Engine, token: Token, role: Role, prepared: Certificate) -> Certificate:
+    """Sign what is on record, and record the signature."""
+    try:
+        signed = engine.ca.sign(prepared)
+    except Exception:
+        log.exception("certificate %x could not be signed", prepared.serial)
+        raise Problem(ProblemType.SERVER_INTERNAL, "the certificate could not be signed; ask again") from None
+    committing = engine.store.commit(signed.to_record())
+    pruning = engine.store.prune(engine.now(), limit=10)  # more than one came in, so what has expired goes by itself
+    committed, pruned = await asyncio.gather(committing, pruning, return_exceptions=True)
+    if isinstance(committed, BaseException):
+        raise committed
+    if isinstance(pruned, BaseException):
+        log.error("what has expired could not be pruned: %s", pruned)
+    log.info(
+        "issued %x for %s to token %s (%s) for the role %s until %s",
+        signed.serial,
+        ", ".join(signed.names),
+        token.id,
+        token.name,
+        role.name,
+        signed.not_after.isoformat(),
+    )
+    return signed
