@@ -87,6 +87,20 @@ def test_the_page_lists_them_all_with_what_is_usual() -> None:
     assert set_limits(Limits(), [f"{name}={value}" for name, value in listed.items()]) == Limits()
 
 
+def test_a_server_keeps_to_the_limits_as_the_page_writes_them(person: Person) -> None:
+    (toml,) = re.findall(r"```toml\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    (person.folder / "privet.toml").write_text(toml.replace("open-orders=200", "open-orders=2"))
+
+    async def story(base: str) -> list[int]:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as http:
+            wire = Wire(http, base)
+            assert (await wire.register()).status_code == 201
+            return [(await wire.order(f"{number}.internal")).status_code for number in range(3)]
+
+    with person.serves("--auto-approve", "--config", "privet.toml") as serving:
+        assert asyncio.run(story(serving.base)) == [201, 201, 429]
+
+
 def test_the_examples_of_the_page() -> None:
     toml, python = (re.search(rf"```{kind}\n(.*?)```", PAGE.read_text(), re.DOTALL) for kind in ("toml", "python"))
     assert toml
