@@ -6,6 +6,10 @@ import pytest
 from tests.interop.postgresql import PostgreSQL
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--mesh", action="store_true", help="have the mesh of tests/mesh go on for twice three minutes")
+
+
 def pytest_make_parametrize_id(config: pytest.Config, val: object, argname: str) -> str | None:
     """Name a test after its argument where that is a long text, such as PEM made a moment ago: tests that run in
     parallel need the same names in every process."""

@@ -1,5 +1,6 @@
 """Row E10: each cause of a handshake that fails is reproduced, and found by its name with what to do about it."""
 
+import json
 import os
 import socket
 import ssl
@@ -8,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ from cryptography.hazmat.primitives.serialization import (
 from tests.cli.command import Person
 from tests.mtls.nodes import Authority, Node
 
+from privet import CertificateAuthority, MemoryStore, testing
+from privet.ca import KeyType, keys
+from privet.client.issued import certificate_id
 from privet.mtls import server_ssl_context
 from privet.mtls.contexts import read, server_context
 
@@ -158,6 +163,9 @@ def test_the_key_of_another_certificate(person: Person, files: Path, ca: Authori
     (files / "node.key").write_bytes(ca.node().key)
     assert causes(person, *FILES) == ["key-mismatch"]
     assert "use right.key" in says(person, *FILES)
+    (files / "right.key").unlink()
+    (files / "node.key").write_bytes(keys.to_pem(keys.generate(KeyType.RSA2048)))
+    assert "does not belong to the certificate in node.crt: it is RSA-2048, and not P-256" in says(person, *FILES)
 
 
 def test_permissions_of_the_key(person: Person, files: Path) -> None:
@@ -316,3 +324,68 @@ def test_no_server_and_no_tls(person: Person) -> None:
     assert causes(person, f"127.0.0.1:{port}") == ["unreachable"]
     with serving(None) as address:
         assert causes(person, address) == ["no-tls"]
+
+
+# --- what the CA says ---
+
+
+class Opinionated:
+    """A CA with renewal information (RFC 9773), whose clock may be wrong."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ca = CertificateAuthority(MemoryStore())
+        self.ca.init()
+        (folder / "ca.pem").write_bytes(self.ca.root_cert_pem)
+        bundle = self.ca.issue("localhost")
+        put(folder, Node(bundle.cert_pem, bundle.key_pem))
+        self.window = timedelta(hours=1), timedelta(hours=2)
+        self.skew = timedelta()
+        self.asked: list[str] = []
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        now = datetime.now(UTC)
+        url = f"http://{dict(scope['headers'])[b'host'].decode()}"
+        answer: dict[str, object] = {name: f"{url}/{name}" for name in ("newNonce", "newAccount", "newOrder")}
+        answer["renewalInfo"] = f"{url}/renewal-info"
+        if scope["path"] != "/directory":
+            self.asked.append(scope["path"])
+            start, end = ((now + each).isoformat() for each in self.window)
+            answer = {"suggestedWindow": {"start": start, "end": end}, "explanationURL": "https://ca.internal/why"}
+        headers = [(b"date", format_datetime(now + self.skew, usegmt=True).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": json.dumps(answer).encode()})
+
+
+def test_the_ca_says_now(person: Person) -> None:
+    ca = Opinionated(person.folder)
+    with testing.serving(ca, date_header=False) as port:
+        asked = (*FILES, "--directory", f"http://127.0.0.1:{port}/directory")
+        assert causes(person, *asked) == causes(person, *asked, problems=False) == []
+        certificate = x509.load_pem_x509_certificate((person.folder / "node.crt").read_bytes())
+        assert ca.asked[0] == f"/renewal-info/{certificate_id(certificate)}"
+        ca.window = -timedelta(hours=1), timedelta(hours=1)
+        assert causes(person, *asked) == []
+        assert causes(person, *asked, problems=False) == ["renew-now"]
+        ca.window = -timedelta(hours=2), -timedelta(hours=1)  # as it is for one that was revoked
+        assert causes(person, *asked) == ["renew-now"]
+        assert "says more at https://ca.internal/why" in says(person, *asked)
+
+
+@pytest.mark.parametrize(("skew", "told"), [(-300, "5 min ahead of"), (7200, "120 min behind"), (-30, None)])
+def test_the_clock_of_the_ca_is_another(person: Person, skew: int, told: str | None) -> None:
+    ca = Opinionated(person.folder)
+    ca.skew = timedelta(seconds=skew)
+    with testing.serving(ca, date_header=False) as port:
+        asked = ("--directory", f"http://127.0.0.1:{port}/directory")
+        assert causes(person, *asked) == ["clock-skew"] * (told is not None)
+        assert (told or "") in says(person, *asked)
+
+
+def test_a_ca_that_cannot_be_asked(person: Person, files: Path) -> None:
+    for directory in ("https://127.0.0.1:9/directory", "ca.internal"):
+        assert causes(person, *FILES, "--directory", directory) == ["ca-does-not-answer"]
+    with testing.ACMEServer() as server:
+        (files / "root.pem").write_bytes(server.root_pem)
+        assert causes(person, "--directory", server.directory_url, "--ca", "root.pem") == []
+        assert causes(person, "--directory", server.directory_url, "--ca", "ca.pem") == ["ca-does-not-answer"]
+        assert "not trusted here" in says(person, "--directory", server.directory_url, "--ca", "ca.pem")

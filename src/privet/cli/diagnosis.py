@@ -15,10 +15,12 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from privet.ca.keys import WeakKey, check_public_key
-from privet.cli.printing import to_text
+from privet.cli.contents import key_type
+from privet.cli.printing import printable, to_text
 
 _SOON_PART = 10
 _LONGEST_SKEW = timedelta(days=1)
+_SKEW = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,30 @@ def _untrusted(
         )
 
 
+def clock(here: datetime, there: datetime | None, where: str) -> Iterator[Finding]:
+    """Whether this machine has the time that the CA has."""
+    if there is not None and abs(here - there) > _SKEW:
+        is_ = "ahead of" if here > there else "behind"
+        yield Finding(
+            "clock-skew",
+            f"here it is {to_text(here)}, which is {_span(abs(here - there))} {is_} the clock of the CA at {where}",
+            "have both follow NTP (`timedatectl`): certificates that are valid there may not be valid here",
+        )
+
+
+def renewal(shown: Shown, window: tuple[datetime, datetime], why: str | None, now: datetime) -> Iterator[Finding]:
+    """Whether the CA wants the certificate to be renewed now (RFC 9773)."""
+    start, end = window
+    if start <= now:
+        yield Finding(
+            "renew-now",
+            f"the CA wants the certificate in {shown.where} to be renewed from {to_text(start)} to {to_text(end)}"
+            + (f", and says more at {printable(why)}" if why else ""),
+            "renew it now: it may have been revoked, or its authority is to change" if end <= now else "renew it now",
+            problem=end <= now,
+        )
+
+
 def name(shown: Shown, wanted: str) -> Iterator[Finding]:
     """Whether the certificate is for this DNS name or IP address (RFC 9525 §6)."""
     names = _names(shown.leaf)
@@ -175,7 +201,8 @@ def key(shown: Shown, public_key: object, where: str, others: Sequence[tuple[str
     if _spki(public_key) == _spki(shown.leaf.public_key()):
         return
     right = next((path for path, each in others if _spki(each) == _spki(shown.leaf.public_key())), None)
-    hint = f": it belongs to {right}" if right else ""
+    kinds = key_type(public_key), key_type(shown.leaf.public_key())
+    hint = f": it belongs to {right}" if right else f": it is {kinds[0]}, and not {kinds[1]}" * (kinds[0] != kinds[1])
     yield Finding(
         "key-mismatch",
         f"the key in {where} does not belong to the certificate in {shown.where}{hint}",

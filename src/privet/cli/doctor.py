@@ -3,6 +3,7 @@
 The law of this module: it looks and changes nothing, and it ends with 1 if it has found what a verifier would refuse.
 """
 
+import asyncio
 import os
 import socket
 import ssl
@@ -10,6 +11,7 @@ import stat
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,20 +48,27 @@ def doctor(
         Path | None,
         typer.Option("--password-file", metavar="FILE", help="The password that the key is encrypted with."),
     ] = None,
+    directory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The directory of the CA: to compare clocks, and to ask whether --cert is to be renewed.",
+        ),
+    ] = None,
     json: options.JSON = False,
 ) -> None:
     """Find out what is wrong with a server's or a client's certificate, and say what to do about it.
 
     ```
     privet doctor node-1.internal:8443 --ca ca.crt --cert node.crt --key node.key
-    privet doctor --cert client.crt --key client.key --ca ca.crt
+    privet doctor --cert client.crt --key client.key --ca ca.crt --directory https://ca.internal:8555/directory
     ```
     """
-    if not (address or cert or key or ca):
+    if not (address or cert or key or ca or directory):
         raise Mistakes(["say what to look at: HOST:PORT, or files with --cert, --key and --ca"])
     where = _address(address) if address else None
     password = read_password(password_file) if password_file else None
-    findings = list(_look(where, cert, key, ca, name, password))
+    findings = list(_look(where, cert, key, ca, name, password, directory))
     problems = [finding for finding in findings if finding.problem]
     if json:
         print_json({"well": not problems, "findings": [asdict(finding) for finding in findings]})
@@ -81,6 +90,7 @@ def _look(
     ca: Path | None,
     name: str | None,
     password: bytes | None,
+    directory: str | None,
 ) -> Iterator[Finding]:
     now = datetime.now(UTC)
     near = _nearby([path for path in (cert, key, ca) if path])
@@ -116,6 +126,24 @@ def _look(
                 yield from diagnosis.trust(shown, anchors, _certificates(near))
             yield from diagnosis.name(shown, name or address[0])
             yield from diagnosis.use(shown, server=True)
+    if directory:
+        yield from _ca(directory, own, ca if anchors else None)
+
+
+def _ca(directory: str, own: Shown | None, ca: Path | None) -> Iterator[Finding]:
+    """Ask the CA, with the client that nothing else here needs."""
+    asking = import_module("privet.cli.node_asking")
+    answer = asyncio.run(asking.ask(directory, own and own.leaf, ca, lambda: datetime.now(UTC)))
+    yield from diagnosis.clock(answer.here, answer.there, directory)
+    if answer.complaint is not None:
+        yield Finding(
+            "ca-does-not-answer",
+            f"the CA at {directory} does not say what it was asked: {answer.complaint}",
+            "see whether the URL is that of its directory, whether it runs, and whether --ca has its root",
+        )
+    elif own is not None and answer.info is not None:
+        window = answer.info.start, answer.info.end
+        yield from diagnosis.renewal(own, window, answer.info.explanation_url, answer.here)
 
 
 def _file(path: Path, kind: Kind, password: bytes | None = None) -> Generator[Finding, None, list[Item]]:

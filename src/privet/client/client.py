@@ -27,6 +27,7 @@ from privet.ca import keys
 from privet.ca.csr import CSR, BadCSR, from_pem, parse_csr
 from privet.ca.keys import KeyType, PublicKey
 from privet.client.account import Account
+from privet.client.ari import renewal_info
 from privet.client.errors import ClientError
 from privet.client.handlers import ChallengeHandler
 from privet.client.issued import certificate_id, check_issued, make_csr
@@ -34,14 +35,7 @@ from privet.client.keeping import keep, span_of
 from privet.client.ordering import Ordering
 from privet.client.renewal import OnError, OnRenewed, RenewalManager
 from privet.client.schedule import RenewalInfo, Schedule
-from privet.client.session import (
-    KeyAlone,
-    Session,
-    Sleep,
-    check_directory_url,
-    retry_after,
-    text_of,
-)
+from privet.client.session import KeyAlone, Session, Sleep, check_directory_url
 from privet.client.signing import AccountKey, ExternalAccount
 from privet.client.trust import fetch_root, system_trust, trust_in, trust_in_root
 from privet.stores.asynchronous import AsyncStore
@@ -239,21 +233,7 @@ class Client:
     async def renewal_info(self, bundle: CertBundle) -> RenewalInfo | None:
         """When the server suggests to renew (RFC 9773); None if it suggests nothing, or nothing sensible."""
         session = (await self._connect()).session
-        directory = await session.directory()
-        id = certificate_id(x509.load_pem_x509_certificate(bundle.cert_pem))
-        if directory.renewal_info is None or id is None:
-            return None
-        reply = await session.get(f"{directory.renewal_info.rstrip('/')}/{id}")
-        document = reply.json()
-        window = document.get("suggestedWindow")
-        start, end = (
-            (_time(window.get(each)) for each in ("start", "end")) if isinstance(window, dict) else (None, None)
-        )
-        # §4.2: a window that ends before it starts counts as no answer.
-        if start is None or end is None or end <= start:
-            return None
-        told = retry_after(reply.headers, self._now())
-        return RenewalInfo(start, end, text_of(document, "explanationURL") or None, told)
+        return await renewal_info(session, x509.load_pem_x509_certificate(bundle.cert_pem), self._now())
 
     # --- renewal ---
 
@@ -477,11 +457,3 @@ def _reason(reason: int | str) -> int:
             return number
     known = ", ".join(f"{number} ({name})" for number, name in REVOCATION_REASONS.items())
     raise ClientError(f"{reason!a} is not a usable revocation reason; usable are {known}")
-
-
-def _time(value: object) -> datetime | None:
-    try:
-        time = datetime.fromisoformat(value) if isinstance(value, str) else None
-        return None if time is None or time.tzinfo is None else time.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None

@@ -359,8 +359,13 @@ def retry_after(headers: Mapping[str, str], now: datetime) -> timedelta | None:
     if until is None:
         return None
     # The server's clock made this date, so it is its clock that it is compared with, where it shows it.
-    wait = until - (_date(headers.get("date", "")) or now)
+    wait = until - (date_of(headers) or now)
     return min(max(wait, timedelta()), timedelta(days=1))
+
+
+def date_of(headers: Mapping[str, str]) -> datetime | None:
+    """What time it is at the server (RFC 9110 §6.6.1), if it says so."""
+    return _date(headers.get("date", ""))
 
 
 def retry_after_of(problem: Problem, now: datetime) -> timedelta | None:
