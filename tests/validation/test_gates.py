@@ -1,8 +1,11 @@
 """How many at once, and that those who wait for a slow place are in nobody's way."""
 
 import asyncio
+from collections import Counter
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.validation.scene import PROOF, Scene
 from tests.validation.town import never, response, says
 
@@ -69,6 +72,63 @@ async def test_who_gives_up_leaves_no_trace() -> None:
     assert room.places == {}
     async with asyncio.timeout(5), gate.enter("a"):
         pass
+
+
+async def test_places_go_round_among_those_who_ask() -> None:
+    """Somebody asks for a thousand things that take their time. Who comes later with one thing is in soon."""
+    gate = Gate(total=4, per_target=2)
+    inside: list[str] = []
+
+    async def pass_through(target: str, asker: str) -> None:
+        async with gate.enter(target, asker):
+            inside.append(asker)
+            await asyncio.sleep(0)
+
+    for targets in (["a"] * 1000, [f"host-{number}" for number in range(1000)]):
+        inside.clear()
+        greedy = [asyncio.create_task(pass_through(target, "greedy")) for target in targets]
+        await asyncio.sleep(0)
+        await asyncio.gather(*(pass_through("a", asker) for asker in ("modest", "late")))
+        assert len(inside) < 20
+        await asyncio.gather(*greedy)
+        assert len(inside) == 1002
+        (room,) = gate._rooms.values()
+        assert (room.places, room.free._free, room.free._waiting) == ({}, 4, {})
+
+
+PEOPLE = st.tuples(st.sampled_from("ab"), st.sampled_from("xyz"), st.integers(0, 3), st.booleans())
+
+
+@given(st.lists(PEOPLE, max_size=30))
+def test_no_place_is_lost_or_made(people: list[tuple[str, str, int, bool]]) -> None:
+    """Whoever waits, goes in, stays or gives up, at whatever moment: never too many, and in the end all are free."""
+    gate, inside = Gate(total=3, per_target=2), Counter[str]()
+
+    async def pass_through(target: str, asker: str, steps: int) -> None:
+        async with gate.enter(target, asker):
+            inside[target] += 1
+            try:
+                assert inside[target] <= 2
+                assert inside.total() <= 3
+                for _ in range(steps):
+                    await asyncio.sleep(0)
+            finally:
+                inside[target] -= 1
+
+    async def crowd() -> None:
+        tasks = []
+        for target, asker, steps, gives_up in people:
+            task = asyncio.create_task(pass_through(target, asker, steps))
+            tasks.append(task)
+            await asyncio.sleep(0)
+            if gives_up:
+                task.cancel()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(each is None or isinstance(each, asyncio.CancelledError) for each in outcomes), outcomes
+        for room in gate._rooms.values():
+            assert (room.places, room.free._free, room.free._waiting) == ({}, 3, {})
+
+    asyncio.run(crowd())
 
 
 def test_a_gate_may_be_used_in_several_event_loops() -> None:

@@ -114,7 +114,7 @@ class CheckingCAA(Wrapper):
 
     async def prove(self, attempt: Attempt) -> Proof:
         proof = await prove(self.validator, attempt, method=self.method, now=self.now)
-        trail = Trail(proof.steps)
+        trail = Trail(proof.steps, attempt.account or "")
         try:
             domain = await self.caa.check(attempt, proof.method, trail)
         except Problem as problem:

@@ -90,7 +90,7 @@ class Connector:
             # The place is taken for as long as the connection lives: it is the other end that we spare.
             async with contextlib.AsyncExitStack() as stack:
                 with trail.paused():
-                    await stack.enter_async_context(self.gate.enter(str(address)))
+                    await stack.enter_async_context(self.gate.enter(str(address), trail.asker))
                 try:
                     sock = await self._dial(address, place.port, what, trail)
                 except TimeoutError:

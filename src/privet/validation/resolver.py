@@ -170,7 +170,7 @@ class Resolver:
         failure = LookupFailed("no nameserver answered")
         for nameserver in self.nameservers * 2:
             trail.add(f"{type.name} {name.to_text(omit_final_dot=True)}", str(nameserver))
-            async with self._gate.enter(str(nameserver)):
+            async with self._gate.enter(str(nameserver), trail.asker):
                 try:
                     async with asyncio.timeout(self.timeout):
                         return read_answer(await exchange(nameserver, name, type), name, type)

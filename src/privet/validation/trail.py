@@ -16,7 +16,9 @@ def utc_now() -> datetime:
 class Trail:
     """The steps of a validation while it is under way: the latest ones, each cut to a size that can be kept."""
 
-    def __init__(self, steps: Iterable[Step] = ()) -> None:
+    def __init__(self, steps: Iterable[Step] = (), asker: str = "") -> None:
+        self.asker = asker
+        """For whom it is done: the account, if it is known."""
         self._steps = deque(steps, maxlen=STEPS)
         self.clock: asyncio.Timeout | None = None
         """When the attempt has to end."""

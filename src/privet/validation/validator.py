@@ -35,7 +35,7 @@ class Validator(ABC):
 
     async def prove(self, attempt: Attempt) -> Proof:
         """Return what was proved. Raises `NotProved`."""
-        trail = Trail()
+        trail = Trail(asker=attempt.account or "")
         try:
             identifier = self._check(attempt)
             async with asyncio.timeout(self.timeout) as trail.clock:
