@@ -207,11 +207,14 @@ def test_every_algorithm_signs_a_request(algorithm: str) -> None:
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
 def test_a_key_takes_no_algorithm_but_its_own(algorithm: str) -> None:
-    """Lesson 17, and the RFC's `algorithms` member (§6.2)."""
+    """Lesson 17, and RFC 8555 §6.2: a key that comes along is a bad one for the algorithm; of an account's key the
+    `algorithms` member says what it takes."""
     key = Key.from_jwk(jwk_of(KEYS[algorithm]))
     for other in set(ALGORITHMS) - {algorithm}:
         jws = parse(json.dumps(message(KEYS[algorithm], alg=other)).encode())
-        problem = refused(ProblemType.BAD_SIGNATURE_ALGORITHM, jws.verify, key)
+        refused(ProblemType.BAD_PUBLIC_KEY, jws.verify, key)
+        named = jws._replace(jwk=None, kid="https://ca.internal/acct/1")
+        problem = refused(ProblemType.BAD_SIGNATURE_ALGORITHM, named.verify, key)
         assert problem.to_json()["algorithms"] == [algorithm]
 
 

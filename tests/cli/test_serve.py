@@ -152,7 +152,10 @@ def test_people_who_come_by_find_a_page_and_everything_else_is_a_problem(person:
             assert serving.directory in page.text
             assert http.head(site + path).headers["content-length"] == str(len(page.content))
         for path in ("/directory", "/acmedirectory", "/acme/nothing"):
-            assert problem_of(http.get(site + path))[0] == 404
+            nothing = http.get(site + path)
+            assert problem_of(nothing)[0] == 404
+            assert nothing.headers["link"] == f'<{serving.directory}>;rel="index"'
+            assert http.head(site + path).headers["content-length"] == nothing.headers["content-length"]
         assert problem_of(http.post(site + "/acme/directory"))[0] == 415
         assert "server" not in http.get(serving.directory).headers
 

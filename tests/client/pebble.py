@@ -52,6 +52,8 @@ class Pebble:
             env={"PEBBLE_VA_NOSLEEP": "1", "PEBBLE_ALTERNATE_ROOTS": "1", "PEBBLE_CHAIN_LENGTH": "2"},
         )
         self._pebble.wait_for("ACME directory available")
+        for port in (self.port, self.management):  # it says so before it listens
+            self._pebble.wait_for_port(port)
         return self
 
     def __exit__(self, failure: object, *_: object) -> None:

@@ -1,7 +1,7 @@
 """Programs that run beside a test or a benchmark: found, started, listened to, and ended.
 
-The law of this module: a program is known to be up by what it says, never by having slept long enough; and only what
-was started here is ended here.
+The law of this module: a program is known to be up by what it says or by its port, never by having slept long enough;
+and only what was started here is ended here.
 """
 
 import os
@@ -99,6 +99,16 @@ class Program:
                     break
         ended = "ended" if self._ended else f"said nothing like it for {seconds:g} seconds"
         raise AssertionError(f"waited for {pattern!r}, but {self.command} {ended}:\n{self.output}")
+
+    def wait_for_port(self, port: int, *, seconds: float = 60) -> None:
+        """Return once the program takes connections there, for those that say they are up a little before they are."""
+        deadline = time.monotonic() + seconds
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=seconds):
+                return
+            assert self.process.poll() is None, f"{self.command} ended:\n{self.output}"
+            assert time.monotonic() < deadline, f"nobody listens at port {port}:\n{self.output}"
+            time.sleep(0.02)
 
     def stop(self, *, seconds: float = 30) -> int:
         """Ask the program to end and return its exit status; after `seconds` end it, and what it started, for good."""

@@ -66,6 +66,18 @@ async def test_a_person_approves_while_the_client_polls(stage: Stage) -> None:
         assert (await wire.finalize(ordered.json())).json()["status"] == "valid"
 
 
+async def test_of_where_a_request_came_from_no_more_is_kept_than_an_address(stage: Stage) -> None:
+    """The server in front says what it likes; of an address with an interface, everything is kept."""
+    async with stage() as scene:
+        for said, kept in (("fe80::1%eth0", "fe80::1%eth0"), (60_000 * "x", 100 * "x")):
+            transport = httpx.ASGITransport(scene.responder, client=(said, 4711))
+            async with httpx.AsyncClient(transport=transport, base_url=scene.base) as http:
+                wire = Wire(http)
+                await wire.register()
+                await wire.order("a.internal")
+            assert (await scene.responder.pending())[-1].client == kept
+
+
 async def test_a_person_may_be_quicker_than_the_client(stage: Stage) -> None:
     async with stage() as scene:
         wire = await scene.account()

@@ -222,6 +222,10 @@ def for_kid(resource: Resource) -> bool:
     return resource.signer != "key"
 
 
+def for_jwk(resource: Resource) -> bool:
+    return resource.signer == "key"
+
+
 def with_id(resource: Resource) -> bool:
     return resource.names is not None
 
@@ -237,7 +241,7 @@ FAULTS: Mapping[str, Fault] = {
     "kid is no string": Fault(400, "malformed", with_header(kid=7), for_kid),
     "kid is empty": Fault(400, "accountDoesNotExist", with_header(kid=""), for_kid),
     "jwk where kid is due": Fault(400, "malformed", with_jwk_for_kid, by_account),
-    "kid where jwk is due": Fault(400, "malformed", with_kid_for_jwk, lambda resource: resource.signer == "key"),
+    "kid where jwk is due": Fault(400, "malformed", with_kid_for_jwk, for_jwk),
     "jwk and kid": Fault(400, "malformed", with_both),
     "neither jwk nor kid": Fault(400, "malformed", with_header(kid=None, jwk=None)),
     # The signature
@@ -256,8 +260,10 @@ FAULTS: Mapping[str, Fault] = {
     "alg None": Fault(400, "badSignatureAlgorithm", with_header(alg="None")),
     "alg none, unsigned": Fault(400, "badSignatureAlgorithm", unsigned),
     "alg HS256": Fault(400, "badSignatureAlgorithm", with_mac),
-    "alg RS256, the key being EC": Fault(400, "badSignatureAlgorithm", with_header(alg="RS256")),
-    "alg ES384, the key being P-256": Fault(400, "badSignatureAlgorithm", with_header(alg="ES384")),
+    "alg RS256, the key being EC": Fault(400, "badSignatureAlgorithm", with_header(alg="RS256"), for_kid),
+    "alg ES384, the key being P-256": Fault(400, "badSignatureAlgorithm", with_header(alg="ES384"), for_kid),
+    "alg RS256, the jwk being EC": Fault(400, "badPublicKey", with_header(alg="RS256"), for_jwk),
+    "alg ES384, the jwk being on P-256": Fault(400, "badPublicKey", with_header(alg="ES384"), for_jwk),
     "alg PS256": Fault(400, "badSignatureAlgorithm", with_header(alg="PS256")),
     "alg in small letters": Fault(400, "badSignatureAlgorithm", with_header(alg="es256")),
     "alg is no string": Fault(400, "malformed", with_header(alg=["ES256"])),

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from tests.server.conftest import Scene, Stage
 from tests.server.test_proofs import Proves, answered
+from tests.server.test_requests import Meddling
 from tests.wire import Wire, problem_of
 
 from privet import ACMEResponder, Applicant, Decision, Limits
 from privet.acme.identifiers import Identifier
-from privet.server.records import Kind, Order
+from privet.server.records import Authorization, Kind, Order
 
 pytestmark = pytest.mark.anyio
 
@@ -196,6 +197,28 @@ async def test_so_do_orders_that_took_up_a_pre_authorization(stage: Stage) -> No
         assert [order["authorizations"] for order in orders] == 2 * [[ahead.headers["location"]]]
         await wire.post(ahead.json()["challenges"][0]["url"], {})
         assert [stored(scene, order).status for order in orders] == ["invalid", "invalid"]
+
+
+@pytest.mark.parametrize("earlier", [0, 1], ids=["the first order of an account", "a later one"])
+async def test_what_is_given_up_while_an_order_takes_it_up_is_not_taken_up(stage: Stage, earlier: int) -> None:
+    async with stage(store=Meddling(), challenge_validator={"dns-01": Proves()}) as scene:
+        assert isinstance(scene.store, Meddling)
+        wire = await scene.account()
+        for _ in range(earlier):
+            await ordered(wire, "before.internal")
+        ahead = await wire.post("new-authz", {"identifier": {"type": "dns", "value": "a.internal"}})
+        id = ahead.headers["location"].rpartition("/")[2]
+
+        def give_up() -> None:
+            record = scene.store.get(Kind.AUTHORIZATION, id)
+            assert record
+            scene.store.commit(Authorization.from_record(record).deactivate().to_record())
+
+        scene.store.meddle = give_up
+        order = await ordered(wire, "a.internal")
+        assert order["authorizations"] != [ahead.headers["location"]]
+        assert (await wire.post(order["url"])).json()["status"] == "pending"
+        assert scene.store.meddle is None
 
 
 async def test_a_proof_does_not_get_around_a_person(stage: Stage) -> None:

@@ -93,11 +93,12 @@ class JWS(NamedTuple):
     def verify(self, key: Key) -> None:
         """Return if this key made the signature; raise `Problem` otherwise."""
         if self.algorithm != key.algorithm:
-            raise Problem(
-                ProblemType.BAD_SIGNATURE_ALGORITHM,
-                f"the key is one for {key.algorithm}, and the request is signed with {self.algorithm}",
-                algorithms=[key.algorithm],
-            )
+            detail = f"the key is one for {key.algorithm}, and the request is signed with {self.algorithm}"
+            # §6.2: "'alg' is 'ES256' but 'jwk' does not contain a valid P-256 public key" is badPublicKey. Where the
+            # account is named instead, its key is what it is, and the algorithm is what to change.
+            if self.jwk is not None:
+                raise Problem(ProblemType.BAD_PUBLIC_KEY, detail)
+            raise Problem(ProblemType.BAD_SIGNATURE_ALGORITHM, detail, algorithms=[key.algorithm])
         try:
             _verify(key.public_key, self.signature, self.signing_input)
         except InvalidSignature:

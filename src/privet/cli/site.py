@@ -35,6 +35,7 @@ from privet.server.asgi import Receive, Scope, Send
 from privet.server.limits import Limits
 from privet.server.responder import ACMEResponder
 from privet.server.rules import Rules
+from privet.server.urls import URLs
 from privet.stores import OpenStore, StoreError
 from privet.validation import Networks, Resolver, make_validators
 from privet.vault.pki import VaultPKI
@@ -172,6 +173,7 @@ class Application:
         self._below = f"{mount}/"
         self._front = {"/", mount, f"{mount}/"}
         self._page = _page(external_url)
+        self._index = URLs(external_url).index
         self._proxies = proxies
         self._own = own
         self._close = close
@@ -184,17 +186,24 @@ class Application:
         if scope["type"] == "http":
             path: str = scope["path"]
             if path in self._front and scope["method"] in ("GET", "HEAD"):
-                await _send(send, 200, b"text/plain; charset=utf-8", self._page, scope["method"] == "GET")
+                await self._send(send, 200, b"text/plain; charset=utf-8", self._page, scope)
                 return
             if not path.startswith(self._below):
                 problem = Problem(ProblemType.NOT_FOUND, f"there is nothing here; ACME is below {self._below}")
-                await _send(send, problem.type.status, b"application/problem+json", to_json(problem.to_json()), True)
+                body = to_json(problem.to_json())
+                await self._send(send, problem.type.status, b"application/problem+json", body, scope)
                 return
             scope["client"] = self._proxies.client(scope)
             if self._vault is not None and path.startswith(self._vault_below):
                 app = self._vault
         scope["root_path"] = self._mount
         await app(scope, receive, send)
+
+    async def _send(self, send: Send, status: int, content_type: bytes, body: bytes, scope: Scope) -> None:
+        length = str(len(body)).encode()
+        headers = [(b"link", self._index), (b"content-type", content_type), (b"content-length", length)]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -254,9 +263,3 @@ def _page(external_url: str) -> bytes:
         f"Point an ACME client at   {external_url}/directory\n"
         f"Its root certificate is   {external_url}/ca.pem\n"
     ).encode()
-
-
-async def _send(send: Send, status: int, content_type: bytes, body: bytes, with_body: bool) -> None:
-    headers = [(b"content-type", content_type), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body if with_body else b""})

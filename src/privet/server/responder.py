@@ -60,6 +60,9 @@ DIRECTORY = {
 # Whoever conflicts waits for a moment that doubles and is random, so that many who want the same get it in turn.
 _ATTEMPTS, _MOMENT = 9, 0.003
 
+# That of IPv6 with an interface, and some.
+_LONGEST_ADDRESS = 100
+
 _NO_STORE, _EMPTY = (b"cache-control", b"no-store"), (b"content-length", b"0")
 
 
@@ -261,8 +264,9 @@ class ACMEResponder:
 
 
 def _client(scope: Scope) -> str:
+    """Where a request came from. It is kept with what it asked for, and an address is never as long as that."""
     client = scope.get("client")
-    return str(client[0]) if client else ""
+    return str(client[0])[:_LONGEST_ADDRESS] if client else ""
 
 
 def _incoming(scope: Scope, name: str, id: str, path: str, urls: URLs) -> Incoming:
