@@ -61,12 +61,12 @@ async def issue(engine: Engine, token: Token, role: Role, wish: Wish) -> Issued:
     """Make a key, unless there is a CSR, and certify it. Raises `Problem`."""
     names = choose_names(role, wish)
     ttl, warnings = choose_ttl(role, wish.ttl)
+    await engine.rates.take(Count(engine.limits.certificates_of_token, "certificates for this token", (token.id,)))
     if wish.csr is not None:
         key, public_key = None, wish.csr.public_key
     else:
         key = await asyncio.to_thread(keys.generate, role.key_types[0])  # a large RSA key takes its time
         public_key = key.public_key()
-    await engine.rates.take(Count(engine.limits.certificates_of_token, "certificates for this token", (token.id,)))
     certificate = await _certify(engine, token, role, public_key, names, ttl)
     if certificate.clamped:
         warnings = (*warnings, f"the certificate ends with the authority, at {certificate.not_after.isoformat()}")
