@@ -119,7 +119,7 @@ async def test_the_user_of_a_database_gets_a_certificate_for_clients_alone(scene
     openssl_verify(issued["certificate"].encode(), scene.ca.root_cert_pem, purpose="sslclient", at=scene.clock())
     response = await scene.ask("sign/database", token, {"csr": pem_csr([], cn="report-7")})
     assert_is_leaf(leaf(response.json()["data"]), issuer=scene.ca.root_cert, names=[], client=True, cn="report-7")
-    assert [each.names for each in scene.ca.certificates()] == [("epoch_user",), ("report-7",)]
+    assert {each.names for each in scene.ca.certificates()} == {("epoch_user",), ("report-7",)}
     assert len(scene.ca.certificates("epoch_user")) == 1
 
 
