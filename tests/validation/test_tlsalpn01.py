@@ -16,6 +16,7 @@ from tests.validation.town import Handler, certificate, never, server_side
 
 from privet.acme.identifiers import Identifier, IdentifierType
 from privet.acme.problems import Problem, ProblemType
+from privet.validation.connections import tls_with_strangers
 from privet.validation.tlsalpn01 import ACME_IDENTIFIER, ALPN, check_certificate
 
 STANDARD = "1.3.6.1.5.5.7.1.31"
@@ -127,6 +128,11 @@ CERTIFICATES: dict[str, tuple[Sequence[str], Extensions, str]] = {
     "for another name": ([f"{CANARY}.internal"], acme_identifier(), "another name"),
     "for a name that begins alike": ([f"{NAME}.{CANARY}"], acme_identifier(), "another name"),
     "for a wildcard": (["*.internal"], acme_identifier(), "another name"),
+    "for a wildcard of its own": ([f"*.{NAME}"], acme_identifier(), "another name"),
+    "for the name with a dot behind": ([f"{NAME}."], acme_identifier(), "another name"),
+    "for the name with a space": ([f"{NAME} "], acme_identifier(), "another name"),
+    "for the name with a NUL and more": ([f"{NAME}\0.{CANARY}"], acme_identifier(), "another name"),
+    "for the name above": (["internal"], acme_identifier(), "another name"),
     "for an address": (["10.77.0.2"], acme_identifier(), "another name"),
     "for nobody": ([], acme_identifier(), "no subject alternative name"),
 }
@@ -138,6 +144,27 @@ def test_a_certificate(scene: Scene, named: None, names: Sequence[str], extensio
         refusal = scene.refused(scene.tls(), NAME)
     assert refusal.type is ProblemType.INCORRECT_RESPONSE
     assert words in refusal.detail
+
+
+OTHER_NAMES = {
+    "a mail address": x509.RFC822Name(f"you@{NAME}"),
+    "a URL": x509.UniformResourceIdentifier(f"https://{NAME}/"),
+    "the name as a URL": x509.UniformResourceIdentifier(NAME),
+    "a directory's name": x509.DirectoryName(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, NAME)])),
+    "something else": x509.OtherName(x509.ObjectIdentifier(STANDARD), b"\x0c\x0c" + NAME.encode()),
+}
+
+
+@pytest.mark.parametrize("name", OTHER_NAMES.values(), ids=OTHER_NAMES)
+def test_a_name_of_another_kind(scene: Scene, named: None, name: x509.GeneralName) -> None:
+    context = answering(extensions=[(x509.SubjectAlternativeName([name]), False), *acme_identifier()])
+    with scene.town.client.serve(greet, scene.https, tls=context):
+        refusal = scene.refused(scene.tls(), NAME)
+    assert refusal.type is ProblemType.INCORRECT_RESPONSE
+
+
+def test_nobody_has_us_shake_hands_again_and_again() -> None:
+    assert tls_with_strangers(ALPN).options & ssl.OP_NO_RENEGOTIATION
 
 
 def test_a_certificate_for_the_name_that_an_address_looks_like(scene: Scene) -> None:

@@ -14,7 +14,7 @@ class ChallengeType(StrEnum):
     DNS_01 = "dns-01"
     TLS_ALPN_01 = "tls-alpn-01"
     DNS_ACCOUNT_01 = "dns-account-01"
-    """draft-ietf-acme-dns-account-label-02"""
+    """draft-ietf-acme-dns-account-label-03"""
     DNS_PERSIST_01 = "dns-persist-01"
     """draft-ietf-acme-dns-persist-02"""
 

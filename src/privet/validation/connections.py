@@ -48,6 +48,8 @@ def tls_with_strangers(protocol: str) -> ssl.SSLContext:
     context.verify_mode = ssl.CERT_NONE
     # RFC 8737 §4: "ACME servers that implement "acme-tls/1" MUST only negotiate TLS 1.2 or higher".
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Whoever is at the other end may not have us begin again and again (TLS 1.2).
+    context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols([protocol])
     return context
 

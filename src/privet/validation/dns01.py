@@ -1,4 +1,4 @@
-"""dns-01 (RFC 8555 §8.4) and dns-account-01 (draft-ietf-acme-dns-account-label-02): a digest in a TXT record."""
+"""dns-01 (RFC 8555 §8.4) and dns-account-01 (draft-ietf-acme-dns-account-label-03): a digest in a TXT record."""
 
 import base64
 import hashlib
