@@ -18,8 +18,16 @@ PRIVET = (sys.executable, "-m", "privet")
 class Privet:
     """`privet serve --store sqlite:///FOLDER/privet.db OPTIONS`, on the same port each time it is started."""
 
-    def __init__(self, folder: Path, *options: str, store: str = "", auto_approve: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        store: str = "",
+        auto_approve: bool = True,
+        command: Sequence[str] = PRIVET,
+    ) -> None:
         self.folder = folder
+        self.command = command
         self.options = list(options)
         self.store = store or f"sqlite:///{folder / 'privet.db'}"
         if auto_approve:
@@ -33,7 +41,7 @@ class Privet:
     def start(self) -> Self:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._read = 0
-        self.program = Program(*PRIVET, "serve", "--store", self.store, *self.options, cwd=self.folder)
+        self.program = Program(*self.command, "serve", "--store", self.store, *self.options, cwd=self.folder)
         self.directory = self.program.wait_for(r"https?://\S+/directory\b").group()
         return self
 

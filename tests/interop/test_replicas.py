@@ -1,4 +1,5 @@
-"""Two replicas on one PostgreSQL, with nginx in front that asks them in turn: clients cannot tell them from one."""
+"""Three replicas on one PostgreSQL, with nginx in front that asks them in turn and closes each connection after an
+answer: clients cannot tell them from one."""
 
 import asyncio
 from collections.abc import Iterator
@@ -6,14 +7,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 from tests.interop.clients import Caddy, Certbot, Lego
+from tests.interop.nginx import Nginx
 from tests.interop.postgresql import PostgreSQL
 from tests.interop.programs import free_port
 from tests.interop.serving import Privet
-from tests.interop.test_proxy import nginx
 from tests.wire import Wire, jwk_of, new_key, problem_of, sign
 
 pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("replicas")]
@@ -26,7 +28,7 @@ class Site:
         self.folder = folder
         self.front = free_port()
         self.base = f"http://localhost:{self.front}/pki"
-        self.ports = [free_port() for _ in range(2)]
+        self.ports = [free_port() for _ in range(3)]
         self.replicas = [
             Privet(folder / str(port), "--port", str(port), "--external-url", self.base, store=store)
             for port in self.ports
@@ -39,7 +41,7 @@ class Site:
             # Started at once: one of them makes the schema, and one the authority.
             list(threads.map(stack.enter_context, self.replicas))
             upstreams = [f"127.0.0.1:{port}" for port in self.ports]
-            stack.enter_context(nginx(self.folder / "nginx", self.front, *upstreams))
+            stack.enter_context(Nginx(self.folder / "nginx", self.front, *upstreams, keep_alive=False))
             yield self
 
     @property
@@ -53,9 +55,8 @@ def site(postgresql: PostgreSQL, tmp_path_factory: pytest.TempPathFactory) -> It
         yield running
 
 
-def test_both_replicas_have_the_same_authority(site: Site) -> None:
-    one, two = site.replicas
-    assert one.root().read_bytes() == two.root().read_bytes()
+def test_all_replicas_have_the_same_authority(site: Site) -> None:
+    assert len({replica.root().read_bytes() for replica in site.replicas}) == 1
 
 
 @pytest.mark.parametrize("client", [Certbot, Lego], ids=lambda client: client.name)
@@ -88,7 +89,7 @@ def test_a_key_change_counts_at_once_everywhere(site: Site) -> None:
             wire = Wire(http, site.base)
             await wire.register()
             for number in range(6):
-                at = site.ports[number % 2]
+                at, elsewhere = site.ports[number % 3], site.ports[(number + 1) % 3]
                 assert wire.kid
                 assert (await sent_to(wire, at, wire.kid)).status_code == 200  # so that it has seen the key
                 old, key = wire.key, new_key()
@@ -96,16 +97,18 @@ def test_a_key_change_counts_at_once_everywhere(site: Site) -> None:
                 inner = sign(
                     key, {"alg": "ES256", "jwk": jwk_of(key), "url": url}, {"account": wire.kid, "oldKey": jwk_of(old)}
                 )
-                changed = await sent_to(wire, site.ports[1 - number % 2], url, inner)
+                changed = await sent_to(wire, elsewhere, url, inner)
                 assert changed.status_code == 200, changed.text
-                assert problem_of(await sent_to(wire, at, wire.kid)) == (403, "unauthorized")
+                for port in site.ports:
+                    assert problem_of(await sent_to(wire, port, wire.kid)) == (403, "unauthorized")
                 wire.key = key
-                assert (await sent_to(wire, at, wire.kid)).status_code == 200
+                for port in site.ports:
+                    assert (await sent_to(wire, port, wire.kid)).status_code == 200
 
     asyncio.run(change_keys())
 
 
-def test_of_two_requests_with_one_nonce_at_two_replicas_at_once_one_wins(site: Site) -> None:
+def test_of_requests_with_one_nonce_at_all_replicas_at_once_one_wins(site: Site) -> None:
     """RFC 8555 §6.5."""
 
     async def spend() -> None:
@@ -118,11 +121,57 @@ def test_of_two_requests_with_one_nonce_at_two_replicas_at_once_one_wins(site: S
                 names = {"identifiers": [{"type": "dns", "value": "one.internal"}]}
                 message = sign(wire.key, await wire.header(url), names)
                 answers = await asyncio.gather(*(post(http, port, url, message) for port in site.ports))
-                assert sorted(answer.status_code for answer in answers) == [201, 400]
-                (refused,) = [answer for answer in answers if answer.status_code == 400]
-                assert problem_of(refused) == (400, "badNonce")
+                assert sorted(answer.status_code for answer in answers) == [201, 400, 400]
+                refused = [answer for answer in answers if answer.status_code == 400]
+                assert {problem_of(answer) for answer in refused} == {(400, "badNonce")}
 
     asyncio.run(spend())
+
+
+def test_a_spent_nonce_stays_spent_when_replicas_are_started_again(site: Site) -> None:
+    async def spend() -> None:
+        async with httpx.AsyncClient() as http:
+            wire = Wire(http, site.base)
+            await wire.register()
+            assert wire.kid
+            message = sign(wire.key, await wire.header(wire.kid), None)
+            assert (await post(http, site.ports[0], wire.kid, message)).status_code == 200
+            unspent = sign(wire.key, await wire.header(wire.kid), None)
+            for replica in site.replicas:
+                replica.stop()
+                replica.start()
+            for port in site.ports:
+                assert problem_of(await post(http, port, wire.kid, message)) == (400, "badNonce")
+            assert (await post(http, site.ports[1], wire.kid, unspent)).status_code == 200
+
+    asyncio.run(spend())
+
+
+def test_a_rate_is_counted_by_all_together(postgresql: PostgreSQL, tmp_path: Path) -> None:
+    """RFC 8555 §6.6. A share of the first period is each replica's own, and one fiftieth of it."""
+    store = postgresql.new_database()
+    ports = [free_port() for _ in range(3)]
+    base = f"http://127.0.0.1:{ports[0]}"
+    options = ("--external-url", base, "--limit", "orders-of-account=10/1h")
+    with ExitStack() as stack:
+        for port in ports:
+            stack.enter_context(Privet(tmp_path / str(port), "--port", str(port), *options, store=store))
+
+        async def order() -> list[int]:
+            async with httpx.AsyncClient() as http:
+                wire = Wire(http, base)
+                await wire.register()
+                url, answers = wire.url("new-order"), []
+                for number in range(30):
+                    names = {"identifiers": [{"type": "dns", "value": f"n{number}.internal"}]}
+                    message = sign(wire.key, await wire.header(url), names)
+                    answers.append(await post(http, ports[number % 3], url, message))
+                refused = [answer for answer in answers if answer.status_code != 201]
+                assert {problem_of(answer) for answer in refused} == {(429, "rateLimited")}
+                assert all(int(answer.headers["retry-after"]) > 0 for answer in refused)
+                return [answer.status_code for answer in answers]
+
+        assert 10 <= asyncio.run(order()).count(201) <= 10 + len(ports)
 
 
 async def sent_to(wire: Wire, port: int, url: str, payload: object = None) -> httpx.Response:
@@ -131,7 +180,7 @@ async def sent_to(wire: Wire, port: int, url: str, payload: object = None) -> ht
 
 
 async def post(http: httpx.AsyncClient, port: int, url: str, message: object) -> httpx.Response:
-    path = url.partition("/pki")[2]
+    path = urlsplit(url).path.removeprefix("/pki")
     headers = {"content-type": "application/jose+json"}
     return await http.post(f"http://127.0.0.1:{port}{path}", json=message, headers=headers)
 
