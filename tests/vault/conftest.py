@@ -1,14 +1,13 @@
 """Vault's API on a store, with a clock, roles, and tokens."""
 
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
 from cryptography import x509
+from tests.server.conftest import Clock
 
 from privet import CertificateAuthority, MemoryStore, Roles, Store, VaultPKI
 from privet.ca.certificates import KIND, Certificate
@@ -45,19 +44,6 @@ key-types = ["RSA-2048"]
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
-
-
-@dataclass
-class Clock:
-    """What time it is, as a test says."""
-
-    time: datetime = datetime(2026, 3, 1, 12, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.time
-
-    def forward(self, **span: float) -> None:
-        self.time += timedelta(**span)
 
 
 @dataclass
@@ -123,6 +109,3 @@ async def scene() -> AsyncIterator[Scene]:
     made = Scene()
     async with made.http:
         yield made
-
-
-SceneAt = AbstractAsyncContextManager[Scene]

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from tests.vault.conftest import Clock, Scene, leaf
+from tests.server.conftest import Clock
+from tests.vault.conftest import Scene, leaf
 
 from privet import open_store
 

@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from tests.ca.tier import Tier
 from tests.certificates import Party, assert_is_leaf, make_csr, openssl_verify, same_key, tls_handshake
 from tests.laws import documents
-from tests.vault.conftest import ROLES, Clock, Scene, errors_of, leaf
+from tests.server.conftest import Clock
+from tests.vault.conftest import ROLES, Scene, errors_of, leaf
 
 from privet import CertificateAuthority, Limits, MemoryStore, NameConstraints, Rate, Record, Roles, StoreError, VaultPKI
 from privet.acme.encoding import to_json

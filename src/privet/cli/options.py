@@ -80,12 +80,4 @@ Validity = Annotated[
         "--validity", metavar="DURATION", help="How long certificates live: 90m, 24h, 7d.", show_default="24h"
     ),
 ]
-Roles = Annotated[
-    str | None,
-    typer.Option(
-        "--roles",
-        metavar="FILE",
-        help="Serve Vault's PKI API as well, to whoever has a token for one of the roles in this TOML file.",
-    ),
-]
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

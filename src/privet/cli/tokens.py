@@ -14,6 +14,7 @@ import typer
 from privet.cli import options
 from privet.cli.failures import Failure
 from privet.cli.grants import ends_text, grant_document, mistakes_of, read_ends, take_back, uses_text
+from privet.cli.greeting import ROOT
 from privet.cli.policies import read_rules_of
 from privet.cli.printing import print_fields, print_json, printable
 from privet.cli.serving import external_url_of
@@ -45,7 +46,12 @@ def create(
     ] = None,
     expires: Annotated[str | None, typer.Option(metavar="DURATION", help="How long it is good.")] = None,
     uses: Annotated[int | None, typer.Option(metavar="N", help="How many certificates it is good for.")] = None,
-    roles: options.Roles = None,
+    roles: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", help="Look whether there is such a role: the file that the server has as --roles."
+        ),
+    ] = None,
     authority: options.Authority = None,
     external_url: Annotated[
         str | None, typer.Option(metavar="URL", help="The address of the server as clients know it, for the examples.")
@@ -157,10 +163,17 @@ def _document(token: Token, now: datetime) -> dict[str, object]:
 
 
 def _print(token: Token, text: str, address: str) -> None:
-    print_fields([("token", text), ("role", token.role), ("uses", uses_text(token)), ("expires", ends_text(token))])
+    fields = {"token": text, "id": token.id, "role": token.role, "uses": uses_text(token), "expires": ends_text(token)}
+    print_fields(fields.items())
+    own = ""
+    if address.startswith("https:"):
+        own = f"""
+# Where HTTPS is privet's own (--tls), whoever asks needs its root: `privet root > {ROOT}`, then
+# export VAULT_CACERT={ROOT}, and --cacert {ROOT} for curl
+"""
     print(f"""
 The token is not shown again.
-
+{own}
 # Programs made for Vault
 export VAULT_ADDR={shlex.quote(address)} VAULT_TOKEN={text}
 

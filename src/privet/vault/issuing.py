@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from privet.acme.identifiers import BadIdentifier, Identifier, IdentifierType, from_text
 from privet.acme.problems import Problem, ProblemType, Subproblem, compound
@@ -57,9 +58,16 @@ class Issued:
         return f"<Issued {self.certificate.serial:x}>"
 
 
+class Subject(NamedTuple):
+    """Who a certificate is for: the alternative names, and a common name that is not the first of them."""
+
+    identifiers: tuple[Identifier, ...]
+    common_name: str | None = None
+
+
 async def issue(engine: Engine, token: Token, role: Role, wish: Wish) -> Issued:
-    """Make a key, unless there is a CSR, and certify it. Raises `Problem`."""
-    names = choose_names(role, wish)
+    """Make a key, unless there is a CSR, and certify it: prepare, commit, sign, commit. Raises `Problem`."""
+    subject = choose_subject(role, wish)
     ttl, warnings = choose_ttl(role, wish.ttl)
     await engine.rates.take(Count(engine.limits.certificates_of_token, "certificates for this token", (token.id,)))
     if wish.csr is not None:
@@ -67,36 +75,39 @@ async def issue(engine: Engine, token: Token, role: Role, wish: Wish) -> Issued:
     else:
         key = await asyncio.to_thread(keys.generate, role.key_types[0])  # a large RSA key takes its time
         public_key = key.public_key()
-    certificate = await _certify(engine, token, role, public_key, names, ttl)
+    prepared = _prepare(engine, token, role, public_key, subject, ttl)
+    await _begin(engine, token, prepared)
+    certificate = await _sign(engine, token, role, replace(prepared, version=prepared.version + 1))
     if certificate.clamped:
         warnings = (*warnings, f"the certificate ends with the authority, at {certificate.not_after.isoformat()}")
     return Issued(certificate, key, warnings)
 
 
-def choose_names(role: Role, wish: Wish) -> tuple[tuple[Identifier, ...], str | None]:
-    """The alternative names, and a common name that is not the first of them, as the role allows. Raises `Problem`,
-    with all that it does not."""
+def choose_subject(role: Role, wish: Wish) -> Subject:
+    """The names, as the role allows them. Raises `Problem`, with all that it does not."""
     wrong = [objection for each in wish.alternative_names if (objection := role.objection(each))]
-    names, common_name = wish.alternative_names, None
+    subject = Subject(wish.alternative_names)
     if wish.common_name is not None:
         named = _identifier(wish.common_name)
         if named is not None and named.type is IdentifierType.IP:
             # As a common name it would pass for a DNS name.
-            if named not in names:
+            if named not in subject.identifiers:
                 wrong.append(f"common_name is the address {named}, which goes into ip_sans")
         elif named is not None and role.objection(named) is None:
-            common_name = named.value if wish.exclude_common_name else None
-            names = names if wish.exclude_common_name else tuple(dict.fromkeys([named, *names]))
+            if wish.exclude_common_name:
+                subject = subject._replace(common_name=named.value)
+            else:
+                subject = Subject(tuple(dict.fromkeys([named, *subject.identifiers])))
         elif role.lets_client(wish.common_name):
-            common_name = wish.common_name
+            subject = subject._replace(common_name=wish.common_name)
         else:
-            allowed = role.objection(named) if named else None
-            wrong.append(allowed or f"{wish.common_name[:100]!a} is not allowed by the role {role.name!r}")
-    if not wrong and not names and (common_name is None or "server" in role.usages):
+            shown = named or f"{wish.common_name[:100]!a}"
+            wrong.append((named and role.objection(named)) or f"{shown} is not allowed by the role {role.name!r}")
+    if not wrong and not subject.identifiers and (subject.common_name is None or role.profile.server):
         wrong.append("there is no name for the certificate: say which with common_name, alt_names or ip_sans")
     if wrong:
         raise compound([Subproblem(ProblemType.MALFORMED, each) for each in wrong])
-    return names, common_name
+    return subject
 
 
 def choose_ttl(role: Role, asked: timedelta | None) -> tuple[timedelta, tuple[str, ...]]:
@@ -114,48 +125,14 @@ def _identifier(text: str) -> Identifier | None:
         return None
 
 
-async def _certify(
-    engine: Engine,
-    token: Token,
-    role: Role,
-    public_key: PublicKey,
-    names: tuple[tuple[Identifier, ...], str | None],
-    ttl: timedelta,
-) -> Certificate:
-    """Prepare, commit, sign, commit."""
-    for attempt in range(_ATTEMPTS):
-        prepared = _prepare(engine, token, role, public_key, names, ttl)
-        try:
-            if token.uses is None:
-                unchanged = [Record(KIND, token.id, version=token.version)]
-                await engine.store.commit(prepared.to_record(), unchanged=unchanged)
-            else:
-                await engine.store.commit(prepared.to_record(), token.use().to_record())
-        except Conflict:
-            # Somebody else used it, or took it back.
-            await asyncio.sleep(_MOMENT * 2**attempt * secrets.randbelow(1000) / 1000)
-            token = await _look_again(engine, token)
-        else:
-            return await _sign(engine, token, role, replace(prepared, version=prepared.version + 1))
-    raise Problem(
-        ProblemType.UNAVAILABLE, "too many use this token at once; try again", retry_after=timedelta(seconds=1)
-    )
-
-
 def _prepare(
-    engine: Engine,
-    token: Token,
-    role: Role,
-    public_key: PublicKey,
-    names: tuple[tuple[Identifier, ...], str | None],
-    ttl: timedelta,
+    engine: Engine, token: Token, role: Role, public_key: PublicKey, subject: Subject, ttl: timedelta
 ) -> Certificate:
-    identifiers, common_name = names
     try:
         return engine.ca.prepare(
             public_key,
-            identifiers,
-            common_name=common_name,
+            subject.identifiers,
+            common_name=subject.common_name,
             profile=role.profile,
             not_after=engine.now() + ttl,
             requester=token.requester,
@@ -173,6 +150,23 @@ def _prepare(
             "the authority cannot sign this now; its log says why",
             retry_after=timedelta(minutes=5),
         ) from None
+
+
+async def _begin(engine: Engine, token: Token, prepared: Certificate) -> None:
+    """Record what is about to be signed, with the use of the token, or with its being unchanged if nobody counts."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            if token.uses is None:
+                unchanged = [Record(KIND, token.id, version=token.version)]
+                return await engine.store.commit(prepared.to_record(), unchanged=unchanged)
+            return await engine.store.commit(prepared.to_record(), token.use().to_record())
+        except Conflict:
+            # Somebody else used it, or took it back.
+            await asyncio.sleep(_MOMENT * 2**attempt * secrets.randbelow(1000) / 1000)
+            token = await _look_again(engine, token)
+    raise Problem(
+        ProblemType.UNAVAILABLE, "too many use this token at once; try again", retry_after=timedelta(seconds=1)
+    )
 
 
 async def _look_again(engine: Engine, token: Token) -> Token:
