@@ -111,7 +111,7 @@ def test_refusals_are_its_own_exceptions(server: Privet) -> None:
 def test_what_is_printed_with_a_token_works(server: Privet) -> None:
     address = server.directory.removesuffix("/directory")
     printed = server.privet("token", "create", "--role", "web", "--external-url", address)
-    lines = printed[printed.index("export ") :].replace("NAME", "c.web.internal")
+    lines = printed[printed.index("\nexport ") :].replace("NAME", "c.web.internal")
     curl = lines.replace("curl -sS", f"curl -sS --cacert {server.root()}")
     done = subprocess.run(["sh", "-ec", curl], capture_output=True, text=True, check=True)
     assert "BEGIN CERTIFICATE" in json.loads(done.stdout)["data"]["certificate"]
