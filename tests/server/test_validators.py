@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +20,7 @@ from privet import (
     MemoryStore,
     Problem,
     ProblemType,
+    Rate,
     Record,
     StoreError,
 )
@@ -207,6 +209,43 @@ async def test_a_slow_validation_goes_on_behind_the_reply(stage: Stage) -> None:
         assert (await wire.post(url)).json()["status"] == "valid"
         assert (await wire.finalize(ordered.json())).json()["status"] == "valid"
         assert slow.begun == 1
+
+
+async def test_what_there_is_no_room_for_waits_in_the_store(stage: Stage) -> None:
+    """However many are under way, the memory they take has an end; nobody is refused for it, and nothing is lost."""
+    slow = Slow()
+    limits = replace(IMPATIENT, validations_at_once=2, validations_of_name=Rate(50, timedelta(hours=1)))
+    async with stage(challenge_validator=slow, limits=limits) as scene:
+        wire = await scene.account()
+        ordered, all_challenges = await challenges_of(wire, *(f"{number}.internal" for number in range(5)))
+        urls = [challenges[0]["url"] for challenges in all_challenges]
+        for url in urls:
+            answered = await wire.post(url, {})
+            assert (answered.json()["status"], answered.headers["retry-after"]) == ("processing", "2")
+        for url in (*urls, *ordered.json()["authorizations"], ordered.headers["location"]):  # asking makes no room
+            assert (await wire.post(url)).status_code == 200
+        assert (await wire.post(urls[4], {})).json()["status"] == "processing"
+        assert (slow.begun, len(scene.responder._server.validating)) == (2, 2)
+        slow.gate.set()
+        for url in ordered.json()["authorizations"]:
+            assert (await settled(wire, url))["status"] == "valid"
+        assert slow.begun == 5
+        assert (await wire.finalize(ordered.json())).json()["status"] == "valid"
+
+
+async def test_what_waits_for_room_is_counted_as_well(stage: Stage) -> None:
+    slow = Slow()
+    limits = replace(IMPATIENT, validations_at_once=1, validations_of_name=Rate(1, timedelta(hours=1)))
+    async with stage(challenge_validator=slow, limits=limits) as scene:
+        wire = await scene.account()
+        _, (first,) = await challenges_of(wire, "other.internal")
+        await wire.post(first[0]["url"], {})
+        answers = []
+        for _ in range(4):
+            _, (challenges,) = await challenges_of(wire, "a.internal")
+            answers.append((await wire.post(challenges[0]["url"], {})).status_code)
+        assert answers == [200, 200, 429, 429]  # one, and the share of a process
+        slow.gate.set()
 
 
 async def test_a_slow_refusal_arrives_too(stage: Stage) -> None:

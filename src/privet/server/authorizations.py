@@ -5,6 +5,7 @@ import contextlib
 import logging
 from collections.abc import Sequence
 from datetime import datetime, timedelta
+from typing import cast
 
 from privet.acme.attempts import Attempt
 from privet.acme.challenges import STANDARD, ChallengeType, challenge_types, key_authorization
@@ -170,6 +171,8 @@ async def _validate(
     """Validate, waiting for as long as is polite; go on behind the reply if that is not enough (§7.5.1)."""
     name = (found.id, answered.type)
     task = server.validating.get(name)
+    if task is None and len(server.validating) >= server.limits.validations_at_once:
+        return await _queue(server, request, found, answered)
     if task is None:
         task = asyncio.create_task(_judge(server, request, found, answered))
         server.validating[name] = task
@@ -183,6 +186,23 @@ async def _validate(
     with contextlib.suppress(Conflict):  # the judgement came in between, or a person's
         await server.commit(found.with_challenge(answered.answer(answered.thumbprint, lease)), durable=False)
     return await _reload(server, found)
+
+
+async def _queue(server: Server, request: VerifiedRequest, found: Authorization, answered: Challenge) -> Authorization:
+    """Leave it for when there is room: without a lease, whoever asks next takes it up."""
+    asked = found.challenge(answered.type)
+    if asked is None or asked.status is not Status.PENDING:
+        return found
+    if not request.again:
+        await _count(server, found)
+    (waiting,) = await server.commit(found.with_challenge(answered), unchanged=[request.owner])
+    return cast("Authorization", waiting)
+
+
+async def _count(server: Server, found: Authorization) -> None:
+    """Count a validation for its account and name. Raises `Problem` (rateLimited)."""
+    whose = (found.account, str(found.identifier))
+    await server.rates.take(Count(server.limits.validations_of_name, "validations of this identifier", whose))
 
 
 def _done(server: Server, name: tuple[str, ChallengeType], task: asyncio.Task[Authorization]) -> None:
@@ -211,8 +231,7 @@ async def _judge(server: Server, request: VerifiedRequest, found: Authorization,
     (rateLimited), and leaves everything as it is, for whoever asks too often."""
     asked = found.challenge(answered.type)
     if asked is not None and asked.status is Status.PENDING:  # one that was cut short has been counted
-        whose = (found.account, str(found.identifier))
-        await server.rates.take(Count(server.limits.validations_of_name, "validations of this identifier", whose))
+        await _count(server, found)
     account: Account | None = request.owner
     attempt = _attempt(request, found, answered)
     judgement = await judge(

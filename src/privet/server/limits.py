@@ -53,6 +53,9 @@ class Limits:
     validations_of_name: Rate = Rate(200, timedelta(hours=1))
     """Challenges of one account for one identifier that are validated, whatever comes of it."""
 
+    validations_at_once: int = 10_000
+    """Validations under way in one process. More of them wait in the store, until their clients ask again."""
+
     nonce_lifetime: timedelta = timedelta(hours=1)
     order_lifetime: timedelta = timedelta(days=1)
     """How long an order and its authorizations wait to be finished, and how long an authorization is good for."""
