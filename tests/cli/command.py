@@ -84,9 +84,15 @@ class Person:
     store: str = DATABASE
 
     def tries(
-        self, command: str, *arguments: str | Path, env: Mapping[str, str] | None = None, nobody: bool = False
+        self,
+        command: str,
+        *arguments: str | Path,
+        env: Mapping[str, str] | None = None,
+        nobody: bool = False,
+        dies_at: int | None = None,
     ) -> Done:
-        """Run `privet COMMAND …`, however it ends; perhaps as a user who may do nothing."""
+        """Run `privet COMMAND …`, however it ends; perhaps as a user who may do nothing, or killed before the change of
+        this number that it makes in the folder."""
         with tempfile.TemporaryDirectory() as outputs:
             out, err = Path(outputs, "out"), Path(outputs, "err")
             job = {
@@ -96,6 +102,7 @@ class Person:
                 "out": str(out),
                 "err": str(err),
                 "user": _NOBODY if nobody else None,
+                "dies_at": dies_at,
             }
             done = Done(_nursery().run(job), out.read_text(), err.read_text())
         assert "Traceback" not in done.err, done.err

@@ -8,6 +8,7 @@ import contextlib
 import io
 import json
 import os
+import signal
 import sys
 import traceback
 from typing import Any, NoReturn
@@ -38,6 +39,8 @@ def _run(job: dict[str, Any]) -> NoReturn:
             os.dup2(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), number)
         if job["user"] is not None:
             os.setuid(job["user"])
+        if job["dies_at"] is not None:
+            _die_at(job["dies_at"], job["cwd"])
         sys.argv = job["argv"]
         main()
     except SystemExit as end:
@@ -48,6 +51,24 @@ def _run(job: dict[str, Any]) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status if isinstance(status, int) else 0 if status is None else 1)
+
+
+def _die_at(step: int, folder: str) -> None:
+    """End as a crash would, before the step of this number that changes something in the folder."""
+    steps = 0
+
+    def look(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal steps
+        changes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "os.link", "os.chmod")
+        if event == "open":
+            _, _, flags = arguments
+            changes = isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+        if changes and str(arguments[0]).startswith(folder):
+            steps += 1
+            if steps == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(look)
 
 
 if __name__ == "__main__":

@@ -341,6 +341,35 @@ def test_a_key_is_never_for_other_eyes(node: Person, serving: Serving) -> None:
     assert mode(node.folder / "web/key.pem") == 0o640
 
 
+def test_a_key_that_was_opened_to_others_or_is_a_link_is_put_right(node: Person, serving: Serving) -> None:
+    issues(node, serving, "--reload-command", "touch told")
+    key, elsewhere = node.folder / "web/key.pem", node.folder / "elsewhere"
+    right = key.read_bytes()
+    key.chmod(0o644)
+    node.does("node", "renew", "web")
+    assert mode(key) == 0o600
+    elsewhere.write_bytes(right)
+    for target in (elsewhere, node.folder / "nowhere"):
+        key.unlink()
+        key.symlink_to(target)
+        node.does("node", "renew", "web", "--force")
+        assert not key.is_symlink()
+        assert mode(key) == 0o600
+    assert elsewhere.read_bytes() == right, "nothing is written through a link"
+    key.unlink()
+    key.mkdir()
+    refused = node.tries("node", "renew", "web")
+    assert refused.sentences == [f"{key} cannot be replaced: Is a directory"]
+
+
+def test_a_folder_may_be_a_link(node: Person, serving: Serving) -> None:
+    (node.folder / "real").mkdir()
+    (node.folder / "web").symlink_to("real")
+    issues(node, serving)
+    node.does("node", "renew", "web", "--force")
+    assert mode(node.folder / "real/key.pem") == 0o600
+
+
 # --- how it stands ---
 
 

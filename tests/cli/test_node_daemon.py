@@ -1,7 +1,10 @@
 """`privet node renew --daemon`: certificates that live for seconds, an nginx that shows them, and what is killed."""
 
+import itertools
 import os
+import signal
 import ssl
+import stat
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -158,6 +161,51 @@ def test_who_is_killed_while_it_writes_leaves_nothing_behind(ca: Person, node: P
     node.tries("node", "renew", "web")
     assert {path.name: path.read_bytes() for path in web.glob("*.pem")} == new
     assert list((web / ".privet/new").iterdir()) == []
+
+
+def test_killed_at_any_step_the_next_one_mends_it(ca: Person, node: Person) -> None:
+    """At every change on the disk, from the first to the last: afterwards key and certificate belong together, and the
+    service knows."""
+    web, told = node.folder / "web", node.folder / "told"
+    script = node.folder / "reload"
+    script.write_text(f"#!/bin/sh\nopenssl x509 -noout -serial -in {web}/cert.pem > {told}\n")
+    script.chmod(0o755)
+    with ca.serves("--auto-approve", "--tls") as serving:
+        asked = ("--directory", serving.directory, "--fingerprint", fingerprint(ca), "--out", "web")
+        node.does("node", "issue", "web.internal", *asked, "--reload-command", "./reload")
+        trust = ssl.create_default_context(cafile=str(web / "ca.pem"))
+        for step in itertools.count(1):
+            killed = node.tries("node", "renew", "web", "--force", dies_at=step)
+            assert stat.S_IMODE((web / "key.pem").stat().st_mode) == 0o600
+            if killed.status == 0:
+                break
+            assert killed.status == -signal.SIGKILL
+            node.does("node", "renew", "web")
+            node.does("node", "status", "web")
+            trust.load_cert_chain(web / "fullchain.pem", web / "key.pem")  # or it would be a mismatch
+            assert (web / "fullchain.pem").read_bytes().startswith((web / "cert.pem").read_bytes())
+            assert int(told.read_text().strip().removeprefix("serial="), 16) == serial(web / "cert.pem")
+            assert list((web / ".privet/new").iterdir()) == []
+        assert step > 20, "there were steps to be killed at"
+
+
+def test_two_daemons_on_one_folder_renew_once_and_tell_the_service_once(ca: Person, node: Person) -> None:
+    told = node.folder / "told"
+    script = node.folder / "reload"
+    script.write_text(f"#!/bin/sh\nopenssl x509 -noout -serial -in {node.folder}/web/cert.pem >> {told}\n")
+    script.chmod(0o755)
+    with ca.serves("--auto-approve", "--tls", "--validity", "10s") as serving:
+        asked = ("--directory", serving.directory, "--fingerprint", fingerprint(ca), "--out", "web")
+        node.does("node", "issue", "web.internal", *asked, "--reload-command", "./reload")
+        with starts(node, "renew", "web", "--daemon") as one, starts(node, "renew", "web", "--daemon") as other:
+            until(lambda: len(told.read_text().splitlines()) >= 4, "three renewals")
+            assert (one.stop(), other.stop()) == (0, 0)
+    serials = [line.removeprefix("serial=").lower().lstrip("0") for line in told.read_text().splitlines()]
+    assert len(serials) == len(set(serials)), "each once"
+    issued = [each["serial"] for each in ca.does("list", "web.internal", "--json").json]
+    assert issued[: len(serials)] == serials
+    assert len(issued) <= len(serials) + 1, "who was stopped may have had one more"
+    assert "Traceback" not in one.output + other.output
 
 
 def test_a_folder_without_a_certificate_is_a_sentence(node: Person) -> None:

@@ -272,6 +272,44 @@ class TestFailures:
             assert "not my day" in caplog.text
             assert manager.status()[0].failures == 0
 
+    async def test_what_others_cancel_does_not_end_renewal(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Whoever waits for a task that was cancelled is told so by the very exception that cancels us."""
+
+        async def waits_for_one_that_was_cancelled(*_: object) -> None:
+            task = asyncio.ensure_future(asyncio.sleep(1))
+            task.cancel()
+            await task
+
+        def is_cancelled(*_: object) -> None:
+            raise asyncio.CancelledError
+
+        for callback in (waits_for_one_that_was_cancelled, is_cancelled):
+            async with stage() as scene, scene.client() as client:
+                await client.issue("a.internal")
+                manager = manager_of(scene, client, on_renewed=callback, on_error=callback)
+                await live(manager, scene.clock, 2 * DAY)
+                assert len(scene.ca.certificates()) >= 3
+                scene.way.down = True
+                await live(manager, scene.clock, 2 * DAY)
+                assert manager.status()[0].failures > 3
+        assert "what it waited for was cancelled" in caplog.text
+
+    async def test_one_whose_renewal_is_cancelled_is_tried_again(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        async with stage() as scene, scene.client() as client:
+            await client.issue("a.internal")
+            renew, times = client.renew, 0
+
+            async def cancelled_at_first(bundle: CertBundle, *, rotate_key: bool = True) -> CertBundle:
+                nonlocal times
+                times += 1
+                if times == 1:
+                    raise asyncio.CancelledError
+                return await renew(bundle, rotate_key=rotate_key)
+
+            monkeypatch.setattr(client, "renew", cancelled_at_first)
+            await live(manager_of(scene, client), scene.clock, 20 * HOUR)
+            assert times == len(scene.ca.certificates()) == 2
+
     async def test_one_that_fails_does_not_keep_the_others(self) -> None:
         async with stage() as scene, scene.client() as client:
             for name in ("a.internal", "b.internal"):

@@ -225,7 +225,6 @@ def issue(
     )
     _warn_in_sentences()
     with Folder.make(out) as folder:
-        folder.check_writable(settings)
         try:
             bundle = asyncio.run(node_renewal.get(folder, settings, keep=keep))
         except NotReloaded:

@@ -5,13 +5,14 @@ never for more eyes than it is meant for, not for a moment; and nothing is
 believed of a `.privet` that somebody else made.
 """
 
+import asyncio
 import contextlib
 import grp
 import json
 import os
 import pwd
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -28,6 +29,7 @@ KIND = "node"
 PUBLIC = 0o644
 KEY = "key.pem"
 CA = "ca.pem"
+_AGAIN = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,10 +163,27 @@ class Folder:
 
     # --- what services read ---
 
-    def holds(self, files: Mapping[str, bytes]) -> bool:
-        """Whether these files are what lies in the folder."""
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """A turn at what services read, which one process has at a time. Raises `Failure`."""
+        private = self.path / ".privet"
         try:
-            return all((self.path / name).read_bytes() == content for name, content in files.items())
+            turn = Turn(private / "new.lock")
+        except (OSError, StoreError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise Failure(f"nothing can be written into {private}: {reason}") from None
+        with contextlib.closing(turn):  # which ends the turn as well
+            while not turn.take():  # noqa: ASYNC110 - another process has it; in a thread SIGTERM would have to wait
+                await asyncio.sleep(_AGAIN)
+            yield
+
+    def holds(self, files: Mapping[str, bytes], settings: NodeSettings) -> bool:
+        """Whether these files are what lies in the folder, the key for those it is meant for alone."""
+        try:
+            key = (self.path / KEY).lstat()
+            return _is_for(key, settings) and all(
+                (self.path / name).read_bytes() == content for name, content in files.items()
+            )
         except OSError:
             return False
 
@@ -179,7 +198,7 @@ class Folder:
                 raise Failure(f"nothing can be written into {self.path}: {error.strerror}") from None
 
     def swap(self, files: Mapping[str, bytes], settings: NodeSettings) -> None:
-        """Write all of the files, then give them their names. Raises `Failure`."""
+        """Write all of the files, then give them their names, in a turn of one's own. Raises `Failure`."""
         with self._writing() as place:
             for name, content in files.items():
                 _write(place / name, content, settings.owner, settings.mode if name == KEY else PUBLIC)
@@ -192,17 +211,15 @@ class Folder:
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[Path]:
-        """A place for new files, which one process has at a time. What one that was killed has left goes away."""
+        """A place for new files. What one that was killed has left goes away."""
         place = self.path / ".privet" / "new"
         try:
-            turn = Turn(place.with_name("new.lock"))
-        except OSError as error:
-            raise Failure(f"nothing can be written into {place.parent}: {error.strerror}") from None
-        with contextlib.closing(turn), turn:
             place.mkdir(mode=0o700, exist_ok=True)
             for left in place.iterdir():
                 left.unlink()
-            yield place
+        except OSError as error:
+            raise Failure(f"nothing can be written into {place.parent}: {error.strerror}") from None
+        yield place
 
 
 def write_file(path: Path, content: bytes, mode: int = PUBLIC) -> None:
@@ -237,6 +254,12 @@ def _write(path: Path, content: bytes, owner: str | None, mode: int) -> None:
             os.fsync(file.fileno())
     except OSError as error:
         raise Failure(f"{path} cannot be written: {error.strerror}") from None
+
+
+def _is_for(key: os.stat_result, settings: NodeSettings) -> bool:
+    """Whether a key is a file of the owner and the mode that were asked for."""
+    user, group = read_owner(settings.owner) if settings.owner else (-1, -1)
+    return key.st_mode == stat.S_IFREG | settings.mode and user in (-1, key.st_uid) and group in (-1, key.st_gid)
 
 
 def read_owner(owner: str) -> tuple[int, int]:

@@ -149,12 +149,17 @@ def files_of(folder: Folder, settings: NodeSettings, bundle: CertBundle) -> dict
 async def put_in_place(folder: Folder, settings: NodeSettings) -> None:
     """Have the current certificate in the folder, and its service told. Does nothing where that is so. Raises
     `Failure`, and of those `NotReloaded` when only the service is missing."""
+    async with folder.turn():  # until the service was told, so that it is told once
+        await _put_in_place(folder, settings)
+
+
+async def _put_in_place(folder: Folder, settings: NodeSettings) -> None:
     bundle = folder.bundle(settings)
     files = files_of(folder, settings, bundle)
     wanted = {"serial": f"{bundle.serial:x}", "owner": settings.owner, "mode": settings.mode}
     live = folder.remembered("live")
     complaint = live.pop("complaint", None)
-    if live != wanted or not folder.holds(files):
+    if live != wanted or not folder.holds(files, settings):
         await asyncio.to_thread(folder.swap, files, settings)
     elif complaint is None:
         return
@@ -199,6 +204,8 @@ async def _reload(command: Sequence[str]) -> str | None:
 async def get(folder: Folder, settings: NodeSettings, *, keep: bool) -> CertBundle:
     """Ask for a certificate and put it in its place; with `keep`, one that is young and was asked for in the same way
     stays. Raises `Failure`."""
+    async with folder.turn():
+        folder.check_writable(settings)
     before = folder.remembered("settings")
     same = all(before.get(each) == getattr(settings, each) for each in ("directory", "key_type", "profile"))
     async with connected(folder, settings) as client:

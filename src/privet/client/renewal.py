@@ -8,12 +8,12 @@ import asyncio
 import inspect
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from random import SystemRandom
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 from privet.acme.encoding import from_json, to_json
 from privet.acme.identifiers import from_text
@@ -41,6 +41,7 @@ _AT_ONCE = 4
 
 OnRenewed = Callable[[CertBundle], object]
 OnError = Callable[[str, Exception], object]
+_Result = TypeVar("_Result")
 
 
 class Renewer(Protocol):
@@ -270,7 +271,7 @@ class RenewalManager:
     async def _ask(self, bundle: CertBundle) -> RenewalInfo | None:
         """A server that gives no sensible answer suggests nothing."""
         try:
-            return await self._renewer.renewal_info(bundle)
+            return await _theirs(self._renewer.renewal_info(bundle))
         except Exception as error:
             log.info("no renewal information for %s: %s", bundle.domain, error)
             return None
@@ -290,7 +291,7 @@ class RenewalManager:
                 await self._notice(current, state)
                 return None
             async with asyncio.timeout(span.total_seconds()):
-                renewed = await self._renewer.renew(current, rotate_key=self._rotate_key)
+                renewed = await _theirs(self._renewer.renew(current, rotate_key=self._rotate_key))
         except TimeoutError:
             raise ClientError(f"it took longer than {span.total_seconds():g} seconds") from None
         finally:
@@ -376,10 +377,25 @@ async def _call(callback: Callable[..., object] | None, *arguments: object) -> N
     """Call back. What is raised is reported, and one that does not come back is left alone."""
     if callback is None:
         return
-    try:
+
+    async def call() -> None:
         result = callback(*arguments)
         if inspect.isawaitable(result):
             async with asyncio.timeout(_CALLBACK):
                 await result
+
+    try:
+        await _theirs(call())
     except Exception:
         log.exception("a callback failed; renewal goes on")
+
+
+async def _theirs(coroutine: Coroutine[Any, Any, _Result]) -> _Result:
+    """Somebody else's work. Whatever is cancelled in it has failed; only our own cancellation ends renewal."""
+    try:
+        return await coroutine
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise
+        raise ClientError("what it waited for was cancelled") from None

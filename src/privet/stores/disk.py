@@ -26,6 +26,14 @@ class Turn:
         fcntl.flock(self._file, fcntl.LOCK_EX)
         return self
 
+    def take(self) -> bool:
+        """Take it if nobody has it, and say whether that was so."""
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
     def __exit__(self, *_: object) -> None:
         fcntl.flock(self._file, fcntl.LOCK_UN)
 
