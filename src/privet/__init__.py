@@ -11,6 +11,7 @@ from privet.mtls.config import TLSConfig, build_client_ssl_context, build_server
 from privet.mtls.contexts import TLSConfigError
 from privet.mtls.live import LiveTLS
 from privet.mtls.peers import CertAuthenticator, extract_peer_cn, extract_peer_sans
+from privet.mtls.postgresql import postgresql_dsn
 from privet.mtls.testing import generate_test_certificates
 from privet.server.client_certificates import ClientCertificate
 from privet.server.limits import Limits, Rate
@@ -80,6 +81,7 @@ __all__ = [
     "extract_peer_sans",
     "generate_test_certificates",
     "open_store",
+    "postgresql_dsn",
 ]
 
 # The other side of the wire brings an HTTP client along. A server has no use for it, and would wait at every start.

@@ -25,7 +25,8 @@ class FilePaths(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertBundle:
-    """The current certificate of `domain`. The paths are there where the store keeps files."""
+    """The current certificate of `domain`: its first name, or a common name of its own. The paths are there where the
+    store keeps files."""
 
     domain: str
     domains: tuple[str, ...]
@@ -41,6 +42,11 @@ class CertBundle:
     def fingerprint(self) -> str:
         """The certificate's SHA-256, as people compare it."""
         return digest(ssl.PEM_cert_to_DER_cert(self.cert_pem.decode()))
+
+    @property
+    def common_name(self) -> str | None:
+        """The common name, where it is not the first of the names: such as the user of a database."""
+        return None if self.domain in self.domains[:1] else self.domain
 
     @property
     def files(self) -> dict[str, bytes]:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
@@ -1044,3 +1045,40 @@ def test_private_keys_are_in_no_repr_and_in_no_log(caplog: pytest.LogCaptureFixt
     assert "a.internal" in shown
     assert "s3cret" not in shown
     assert "PRIVATE KEY" not in shown
+
+
+def test_a_certificate_for_a_databases_user_is_the_current_one_of_that_name(tmp_path: Path) -> None:
+    with FileStore(tmp_path) as store:
+        ca = CertificateAuthority(store)
+        ca.init()
+        for user in ("epoch_user", "../epoch user", "app.internal"):
+            bundle = ca.issue(common_name=user, client=True, validity_hours=6)
+            assert (bundle.domain, bundle.common_name, bundle.domains) == (user, user, ())
+            assert_is_leaf(
+                x509.load_pem_x509_certificate(bundle.cert_pem), issuer=ca.root_cert, names=[], client=True, cn=user
+            )
+            assert bundle.key_path is not None
+            assert bundle.key_path.read_bytes() == bundle.key_pem
+            assert tmp_path in bundle.key_path.parents
+        with pytest.raises(ValueError, match="needs at least one name"):
+            ca.issue(common_name="epoch_user")
+        with pytest.raises(ValueError, match="at least one name"):
+            ca.issue(client=True)
+        with pytest.raises(ValueError, match="cannot be read"):
+            ca.issue("a.internal", key_pem=b"no key")
+        both = ca.issue(["a.internal", "b.internal"], common_name="b.internal", client=True)
+        assert (both.domain, both.common_name) == ("b.internal", "b.internal")
+        assert ca.issue(["a.internal"], client=True).common_name is None
+
+
+def test_the_csr_of_a_client_may_have_any_common_name(ca: CertificateAuthority) -> None:
+    key = keys.generate(KeyType.P256)
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "epoch_user")])
+    csr = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
+    der = csr.public_bytes(Encoding.DER)
+    bundle = ca.issue_from_csr(der, client=True)
+    assert_is_leaf(
+        x509.load_pem_x509_certificate(bundle.cert_pem), issuer=ca.root_cert, names=[], client=True, cn="epoch_user"
+    )
+    with pytest.raises(BadCSR, match="bad name"):
+        ca.issue_from_csr(der)

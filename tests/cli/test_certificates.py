@@ -178,3 +178,43 @@ def test_what_cannot_be_shown_or_revoked_is_told(owner: Person) -> None:
 )
 def test_serial_numbers_are_read_as_others_print_them(text: str, serial: int | None) -> None:
     assert _serial(text) == serial
+
+
+def test_a_certificate_for_a_databases_user(owner: Person) -> None:
+    database = "postgresql://epoch_user@db.internal:5433/production"
+    done = owner.does("issue", "--postgres", database, "--out", "client")
+    client = owner.folder / "client"
+    assert stat.S_IMODE((client / "key.pem").stat().st_mode) == 0o600
+    assert (client / "ca.pem").read_text() == owner.does("root").out
+    files = f"sslcert={client}/fullchain.pem&sslkey={client}/key.pem&sslrootcert={client}/ca.pem"
+    assert f"dsn          {database}?sslmode=verify-full&{files}\n" in done.out
+    assert "\n  hostssl production epoch_user all cert clientcert=verify-full\n" in done.out
+    shown = owner.does("show", "epoch_user", "--json").json
+    assert (shown["names"], shown["profile"]) == (["epoch_user"], "client")
+    assert owner.tries("issue", "--postgres", database, "--out", "client").sentences == [
+        "client/cert.pem exists: replace it with --force, or choose another folder with --out"
+    ]
+
+    named = owner.does("issue", "--client", "--cn", "my app", "app.internal", "--out", "app", "--json").json
+    assert named["names"] == ["my app", "app.internal"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("--cn", "my_app"), "--cn is for clients' certificates: add --client"),
+        (("--client", "--cn", "x" * 65), "--cn: a common name has 1 to 64 printable characters"),
+        (("--postgres", "a", "--cn", "a"), "--cn and --postgres both say what the common name is: leave --cn out"),
+        (("--postgres", "x" * 65), "--postgres: a common name has 1 to 64 printable characters"),
+        (("--postgres", ""), "--postgres: it is not the URL of a user's database"),
+        (("--postgres", "postgresql://db.internal/x"), "--postgres: it is not the URL of a user's database"),
+        (("--postgres", "postgres://a:horse@db/"), "--postgres: leave the password out of the URL"),
+        (("--postgres", "a", "--csr", "a.csr"), "a CSR has its common name and its key already"),
+    ],
+)
+def test_what_cannot_be_a_user_is_said(owner: Person, options: tuple[str, ...], sentence: str) -> None:
+    refused = owner.tries("issue", *options)
+    assert refused.status == 2
+    assert any(each.startswith(sentence) for each in refused.sentences)
+    assert "horse" not in refused.err
+    assert owner.does("list", "--json").json == []

@@ -496,6 +496,18 @@ class TestByTheAuthorityItself:
             assert keys.check_public_key(keys.from_pem(last.key_pem).public_key()) is KeyType.P384
             assert len(scene.ca.certificates()) - 1 in (7, 8)
 
+    @pytest.mark.parametrize("rotate_key", [True, False])
+    async def test_the_user_of_a_database_stays_its_user(self, rotate_key: bool) -> None:
+        async with stage() as scene:
+            first = scene.ca.issue(common_name="epoch_user", client=True)
+            scene.clock.forward(hours=18)
+            (bundle,) = await manager_of(scene, rotate_key=rotate_key, names=["epoch_user"]).sweep()
+            subject = x509.load_pem_x509_certificate(bundle.cert_pem).subject
+            assert subject.rfc4514_string() == "CN=epoch_user"
+            assert (bundle.domain, bundle.domains) == ("epoch_user", ())
+            assert (bundle.key_pem == first.key_pem) is not rotate_key
+            assert bundle.serial != first.serial
+
     async def test_the_key_is_kept_by_choice_and_wildcards_stay(self) -> None:
         async with stage() as scene:
             first = scene.ca.issue("*.internal", wildcard=True)

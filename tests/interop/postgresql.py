@@ -5,9 +5,12 @@ the user that Debian's package made.
 """
 
 import os
+import pwd
 import shutil
 import subprocess
 import tempfile
+import time
+from collections.abc import Mapping
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
@@ -16,7 +19,7 @@ from typing import Self
 import psycopg
 from tests.interop.programs import ELSEWHERE, free_port, need
 
-_BINARIES = os.pathsep.join(
+BINARIES = os.pathsep.join(
     [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)] + [ELSEWHERE]
 )
 _QUICK = "-c fsync=off -c max_connections=200 -c listen_addresses=127.0.0.1"
@@ -26,7 +29,7 @@ class PostgreSQL:
     """`password` is asked for by TCP and is the superuser's; without one, everybody on this machine is trusted."""
 
     def __init__(self, *, options: str = _QUICK, password: str = "") -> None:
-        self._initdb = need("initdb", path=_BINARIES, source="the postgresql-15 package")
+        self._initdb = need("initdb", path=BINARIES, source="the postgresql-15 package")
         self._as = ["setpriv", "--reuid=postgres", "--regid=postgres", "--init-groups"] if os.geteuid() == 0 else []
         self.folder = Path(tempfile.mkdtemp(prefix="privet-postgresql-"))
         self.folder.chmod(0o700)
@@ -53,6 +56,23 @@ class PostgreSQL:
     def stop(self, mode: str = "fast") -> None:
         """Stop it: "fast" ends every session, "immediate" is what a crash is like."""
         self._run("pg_ctl", "-D", self.data, "-m", mode, "-w", "stop")
+
+    def speak_tls(self, settings: Mapping[str, str | Path], rules: str, maps: str = "") -> None:
+        """Have it speak TLS by these settings, and let in, beside the superuser of this machine, whom the rules say."""
+        (self.data / "pg_hba.conf").write_text(f"host all postgres 127.0.0.1/32 trust\n{rules}\n")
+        (self.data / "pg_ident.conf").write_text(f"{maps}\n")
+        for name, value in {**settings, "ssl": "on"}.items():
+            self.do(f"ALTER SYSTEM SET {name} = '{value}'")
+        self.do("SELECT pg_reload_conf()")
+        deadline = time.monotonic() + 60
+        while self.do("SHOW ssl") != [("on",)]:
+            assert time.monotonic() < deadline, (self.folder / "log").read_text()
+            time.sleep(0.05)  # between two looks
+
+    @property
+    def user(self) -> str:
+        """Whom its files have to belong to."""
+        return "postgres" if self._as else pwd.getpwuid(os.geteuid()).pw_name
 
     def promote(self) -> None:
         self._run("pg_ctl", "-D", self.data, "-w", "promote")

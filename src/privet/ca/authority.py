@@ -240,24 +240,31 @@ class CertificateAuthority:
 
     def issue(
         self,
-        names: str | Sequence[str],
+        names: str | Sequence[str] = (),
         *,
+        common_name: str | None = None,
         client: bool = False,
         validity_days: float = 1,
         validity_hours: float | None = None,
         key_type: KeyType = KeyType.P256,
+        key_pem: bytes | None = None,
         wildcard: bool = False,
     ) -> CertBundle:
-        """Make a key and a certificate for the names; for use by servers and clients, or by clients alone.
+        """A certificate for the names; for use by servers and clients, or by clients alone. The key is made here, or
+        is `key_pem`.
 
-        The store keeps both with the record of the certificate, and as the current bundle of the first name.
+        A client's `common_name` may be any text, such as the user of a database; then there need be no names. The
+        store keeps both with the record of the certificate, and as the current bundle of the common name if one is
+        given, else of the first name.
 
         Raises `BadIdentifier` for what is not a name and for a wildcard unless `wildcard` allows it, `ValueError` for
-        a span that is none, `NamesRefused`, and `AuthorityError` if the authority cannot sign now.
+        a common name, a span or a key that is none, `NamesRefused`, and `AuthorityError` if the authority cannot sign
+        now.
         """
         identifiers = [from_text(name) for name in ([names] if isinstance(names, str) else names)]
-        key, validity = keys.generate(key_type), _validity(validity_days, validity_hours)
-        bundle = self._issue(key.public_key(), identifiers, keys.to_pem(key), client, validity, wildcard)
+        key = keys.generate(key_type) if key_pem is None else keys.from_pem(key_pem)
+        validity = _validity(validity_days, validity_hours)
+        bundle = self._issue(key.public_key(), identifiers, common_name, keys.to_pem(key), client, validity, wildcard)
         return bundle.located(self.store)
 
     def issue_from_csr(
@@ -270,17 +277,20 @@ class CertificateAuthority:
         wildcard: bool = False,
     ) -> CertBundle:
         """Certify the key and the names of a CSR in PEM or DER. The bundle's `key_pem` is empty, and the current
-        bundle of the name stays as it is: its key lies elsewhere.
+        bundle of the name stays as it is: its key lies elsewhere. A client's common name may be any text.
 
         Raises `BadCSR`, and what `issue` raises.
         """
-        request, validity = parse_csr(from_pem(csr)), _validity(validity_days, validity_hours)
-        return self._issue(request.public_key, request.identifiers, b"", client, validity, wildcard)
+        request, validity = parse_csr(from_pem(csr), any_common_name=client), _validity(validity_days, validity_hours)
+        is_name = request.common_name in [each.value for each in request.identifiers]
+        common_name = request.common_name if client and not is_name else None
+        return self._issue(request.public_key, request.identifiers, common_name, b"", client, validity, wildcard)
 
     def _issue(
         self,
         public_key: PublicKey,
         identifiers: Sequence[Identifier],
+        common_name: str | None,
         key_pem: bytes,
         client: bool,
         validity: timedelta,
@@ -290,11 +300,12 @@ class CertificateAuthority:
             if identifier.wildcard and not wildcard:
                 raise BadIdentifier(f"{identifier} is a wildcard; say wildcard=True if that is meant")
         names = tuple(dict.fromkeys(identifiers))
-        prepared = self.prepare(public_key, names, profile=CLIENT if client else DEFAULT, validity=validity)
+        profile = CLIENT if client else DEFAULT
+        prepared = self.prepare(public_key, names, common_name=common_name, profile=profile, validity=validity)
         self.store.commit(prepared.to_record())
         signed = self.sign(replace(prepared, version=prepared.version + 1))
         bundle = CertBundle(
-            domain=names[0].value,
+            domain=names[0].value if common_name is None else common_name,
             domains=tuple(name.value for name in names),
             cert_pem=signed.cert_pem,
             fullchain_pem=self.fullchain_pem(signed),
@@ -309,7 +320,7 @@ class CertificateAuthority:
         _logger.info(
             "issued certificate %x for %s until %s, SHA-256 %s",
             signed.serial,
-            ", ".join(bundle.domains),
+            ", ".join(signed.names),
             signed.not_after,
             signed.fingerprint,
         )

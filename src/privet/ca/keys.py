@@ -140,17 +140,21 @@ def sign(key: PrivateKey, data: bytes) -> bytes:
             return key.sign(data)
 
 
-def to_pem(key: PrivateKey, password: bytes | None = None) -> bytes:
-    """The private key as PKCS#8 in PEM, encrypted if there is a password. Raises `ValueError` for an empty one."""
+def to_pem(key: PrivateKey, password: bytes | None = None, *, traditional: bool = False) -> bytes:
+    """The private key in PEM, as PKCS#8 or in the traditional form, encrypted if there is a password. Raises
+    `ValueError` for an empty one."""
     encryption = NoEncryption() if password is None else BestAvailableEncryption(password)
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)
+    return key.private_bytes(Encoding.PEM, _traditional(key) if traditional else PrivateFormat.PKCS8, encryption)
 
 
 def to_traditional(key: PrivateKey, encoding: Encoding) -> bytes:
     """The private key as it was written before PKCS#8, where there is such a form: PKCS#1 for RSA, SEC 1 for EC."""
+    return key.private_bytes(encoding, _traditional(key), NoEncryption())
+
+
+def _traditional(key: PrivateKey) -> PrivateFormat:
     plain = isinstance(key, ed25519.Ed25519PrivateKey)
-    format = PrivateFormat.PKCS8 if plain else PrivateFormat.TraditionalOpenSSL
-    return key.private_bytes(encoding, format, NoEncryption())
+    return PrivateFormat.PKCS8 if plain else PrivateFormat.TraditionalOpenSSL
 
 
 def from_pem(pem: bytes, password: bytes | None = None) -> PrivateKey:

@@ -5,6 +5,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from operator import attrgetter
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from cryptography import x509
 
 from privet.acme.identifiers import BadIdentifier, from_text
 from privet.acme.reasons import REVOCATION_REASONS
@@ -23,9 +25,12 @@ from privet.ca import (
     CertificateAuthority,
     KeyType,
     WeakKey,
+    keys,
 )
+from privet.ca.issuer import check_common_name
 from privet.cli import options
 from privet.cli.failures import Failure
+from privet.cli.postgresql import Database, print_database, read_database
 from privet.cli.printing import (
     certificate_document,
     print_fields,
@@ -36,7 +41,7 @@ from privet.cli.printing import (
     to_text,
 )
 from privet.cli.settings import Settings, read_settings
-from privet.cli.stores import read_file, reading, signing
+from privet.cli.stores import read_file, read_password, reading, signing
 from privet.server.records import Kind, Order, Validation
 
 Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
@@ -67,8 +72,17 @@ def issue(
         Path | None, typer.Option(metavar="FILE", help="Certify the key and the names of this CSR instead.")
     ] = None,
     client: Annotated[bool, typer.Option("--client", help="For use by clients alone.")] = False,
+    cn: Annotated[
+        str | None,
+        typer.Option(
+            "--cn", metavar="TEXT", help="The common name of a client's certificate: any text, such as a user."
+        ),
+    ] = None,
+    postgres: options.PostgreSQL = None,
     wildcard: Annotated[bool, typer.Option("--wildcard", help="Allow names such as *.internal.")] = False,
     key_type: options.KeyKind = KeyType.P256,
+    password_file: options.PasswordFile = None,
+    traditional: options.Traditional = False,
     validity: options.Validity = None,
     name: options.Name = None,
     key_password_file: options.KeyPasswordFile = None,
@@ -80,34 +94,54 @@ def issue(
 
     ```
     privet issue web.internal 10.0.0.7 --out /etc/web/tls --validity 7d
+    privet issue --postgres postgresql://epoch_user@db.internal/production --out /etc/epoch/certs
     ```
+
+    With --postgres it is a client's, its common name is the user's, the root is beside it as ca.pem, and what is
+    printed says how to connect. With --password-file only the files in the folder are encrypted, and not the store.
     """
-    settings = read_settings(context.params, os.environ).checked(*_mistakes(names or [], csr, wildcard))
+    database, mistakes = read_database(postgres)
+    client = client or database is not None
+    mistakes += _mistakes(names or [], csr, wildcard, postgres or cn)
+    mistakes += _about_common_name(cn, client, csr, database)
+    settings = read_settings(context.params, os.environ).checked(*mistakes)
+    common_name = database.user if database else cn
     request = read_file(csr) if csr else None
+    password = read_password(password_file) if password_file else None
     with signing(settings) as ca:
         path_of = getattr(ca.store, "path_of", None)
-        folder = None if path_of and not out and not csr else out or _folder(names or [(csr or Path()).stem])
+        in_store = path_of and not (out or csr or database or password or traditional)
+        named = [common_name] if common_name else names or [(csr or Path()).stem]
+        folder = None if in_store else out or _folder(named)
         if folder:
-            _check_folder(folder, force, with_key=not csr)
-        bundle = _issue(ca, settings, names or [], request, client, wildcard, key_type)
+            parts = ["cert", "fullchain", *([] if csr else ["key"]), *(["ca"] if database else [])]
+            _check_folder(folder, force, parts)
+        bundle = _issue(ca, settings, names or [], common_name, request, client, wildcard, key_type)
         if folder:
-            paths = _write(folder, bundle)
+            if bundle.key_pem and (password or traditional):
+                key = keys.from_pem(bundle.key_pem)
+                bundle = replace(bundle, key_pem=keys.to_pem(key, password, traditional=traditional))
+            paths = _write(folder, bundle, ca.root_cert_pem if database else b"")
         else:
             assert path_of is not None
             paths = {part: path_of("certs", bundle.domain, f"{part}.pem") for part in ("cert", "fullchain", "key")}
+    all_names = list(dict.fromkeys([bundle.domain, *bundle.domains]))
+    told = database and database.document(folder or Path(), x509.load_pem_x509_certificate(bundle.cert_pem))
     if json:
-        shown = {part: str(path) for part, path in paths.items()}
-        until = to_text(bundle.expires_at)
-        print_json({"serial": f"{bundle.serial:x}", "names": bundle.domains, "not_after": until, "files": shown})
+        document: dict[str, object] = {"serial": f"{bundle.serial:x}", "names": all_names}
+        document |= {"not_after": to_text(bundle.expires_at), "files": {part: str(paths[part]) for part in paths}}
+        print_json(document | ({"postgresql": told} if told else {}))
     else:
         print_fields(
             [
                 ("issued", f"{bundle.serial:x}"),
-                ("for", ", ".join(bundle.domains)),
+                ("for", printable(", ".join(all_names))),
                 ("valid until", to_text(bundle.expires_at)),
                 *paths.items(),
             ]
         )
+        if told:
+            print_database(told)
 
 
 def list_(
@@ -229,8 +263,8 @@ def revoke(
         raise Failure("\n".join(failed))
 
 
-def _mistakes(names: Sequence[str], csr: Path | None, wildcard: bool) -> Iterator[str]:
-    if bool(names) == bool(csr):
+def _mistakes(names: Sequence[str], csr: Path | None, wildcard: bool, common_name: str | None) -> Iterator[str]:
+    if (bool(names) == bool(csr) and not common_name) or (names and csr):
         yield "say which names the certificate is for, or which CSR has them with --csr; one of both"
     for name in names:
         try:
@@ -240,10 +274,26 @@ def _mistakes(names: Sequence[str], csr: Path | None, wildcard: bool) -> Iterato
             yield str(error)
 
 
+def _about_common_name(cn: str | None, client: bool, csr: Path | None, database: Database | None) -> Iterator[str]:
+    if (cn is not None or database) and csr:
+        yield "a CSR has its common name and its key already: leave --cn and --postgres out"
+    if cn is None:
+        return
+    if database:
+        yield "--cn and --postgres both say what the common name is: leave --cn out"
+    elif not client:
+        yield "--cn is for clients' certificates: add --client"
+    try:
+        check_common_name(cn)
+    except ValueError as error:
+        yield f"--cn: {error}"
+
+
 def _issue(
     ca: CertificateAuthority,
     settings: Settings,
     names: Sequence[str],
+    common_name: str | None,
     csr: bytes | None,
     client: bool,
     wildcard: bool,
@@ -251,7 +301,14 @@ def _issue(
 ) -> CertBundle:
     hours = settings.validity / timedelta(hours=1)
     if csr is None:
-        return ca.issue(names, client=client, wildcard=wildcard, key_type=key_type, validity_hours=hours)
+        return ca.issue(
+            names,
+            common_name=common_name,
+            client=client,
+            wildcard=wildcard,
+            key_type=key_type,
+            validity_hours=hours,
+        )
     try:
         return ca.issue_from_csr(csr, client=client, wildcard=wildcard, validity_hours=hours)
     except BadIdentifier as error:
@@ -265,11 +322,11 @@ def _folder(names: Sequence[str]) -> Path:
     return Path(str(names[0]).replace("*", "_").replace("/", "_"))
 
 
-def _check_folder(folder: Path, force: bool, *, with_key: bool) -> None:
+def _check_folder(folder: Path, force: bool, parts: Sequence[str]) -> None:
     """Find out before a certificate is issued in vain. Raises `Failure`."""
-    for part in ("cert.pem", "fullchain.pem", *(["key.pem"] if with_key else [])):
-        if not force and (folder / part).exists():
-            raise Failure(f"{folder / part} exists: replace it with --force, or choose another folder with --out")
+    for part in parts:
+        if not force and (folder / f"{part}.pem").exists():
+            raise Failure(f"{folder / part}.pem exists: replace it with --force, or choose another folder with --out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -278,13 +335,13 @@ def _check_folder(folder: Path, force: bool, *, with_key: bool) -> None:
         raise Failure(f"cannot write into {folder}: {error.strerror}; choose another folder with --out") from None
 
 
-def _write(folder: Path, bundle: CertBundle) -> dict[str, Path]:
+def _write(folder: Path, bundle: CertBundle, root_pem: bytes = b"") -> dict[str, Path]:
     """Write each file as a whole, the key first."""
-    contents = {"key": bundle.key_pem, "cert": bundle.cert_pem, "fullchain": bundle.fullchain_pem}
+    contents = {"key": bundle.key_pem, "cert": bundle.cert_pem, "fullchain": bundle.fullchain_pem, "ca": root_pem}
     paths = {}
     for part, content in contents.items():
         if not content:
-            continue  # the key of a CSR
+            continue  # the key of a CSR, a root that nobody asked for
         paths[part] = folder / f"{part}.pem"
         with tempfile.NamedTemporaryFile(dir=folder, delete=False) as file:  # 0600
             try:

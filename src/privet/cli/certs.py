@@ -6,8 +6,9 @@ The law of this module: nothing is overwritten unasked, and a key is for its own
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,7 @@ from privet.acme.identifiers import BadIdentifier
 from privet.ca import AuthorityError, KeyType, NamesRefused, keys
 from privet.ca.certificates import fingerprint
 from privet.ca.issuer import Issuer, make_root
+from privet.ca.keys import PrivateKey
 from privet.ca.offline import certify
 from privet.cli import options
 from privet.cli.contents import Item, Kind, certificates_of, contents_of, described, key_type
@@ -38,9 +40,6 @@ Out = Annotated[Path, typer.Option("--out", metavar="DIR", help="The folder to w
 CADir = Annotated[Path, typer.Option("--ca-dir", metavar="DIR", help="The folder that has ca.crt and ca.key.")]
 Days = Annotated[int, typer.Option("--validity", metavar="DAYS", min=1, max=36500, help="How long it is valid.")]
 Force = Annotated[bool, typer.Option("--force", help="Replace files that are there already.")]
-PasswordFile = Annotated[
-    Path | None, typer.Option("--password-file", metavar="FILE", help="Encrypt the new key with the password in FILE.")
-]
 CAPasswordFile = Annotated[
     Path | None, typer.Option("--ca-password-file", metavar="FILE", help="The password that ca.key is encrypted with.")
 ]
@@ -52,7 +51,8 @@ def create_ca(
     cn: Annotated[str, typer.Option("--cn", metavar="TEXT", help="Its common name.")] = "privet CA",
     validity: Days = 365,
     key_kind: options.KeyKind = KeyType.P256,
-    password_file: PasswordFile = None,
+    password_file: options.PasswordFile = None,
+    traditional: options.Traditional = False,
     force: Force = False,
     json: options.JSON = False,
 ) -> None:
@@ -63,12 +63,12 @@ def create_ca(
     ```
     """
     _check(out, ("ca.crt", "ca.key"), force)
-    password = _password(password_file)
+    to_pem = _writer(password_file, traditional)
     try:
         issuer = make_root(keys.generate(key_kind), cn, _now(), timedelta(days=validity))
     except ValueError as error:
         raise Mistakes([f"--cn or --validity cannot be used: {error}"]) from None
-    paths = _write(out, {"ca.key": keys.to_pem(issuer.key, password), "ca.crt": issuer.chain_pem})
+    paths = _write(out, {"ca.key": to_pem(issuer.key), "ca.crt": issuer.chain_pem})
     _told(issuer.chain[0], paths, json)
 
 
@@ -81,7 +81,8 @@ def create_node(
     out: Out = Path(),
     validity: Days = 90,
     key_kind: options.KeyKind = KeyType.P256,
-    password_file: PasswordFile = None,
+    password_file: options.PasswordFile = None,
+    traditional: options.Traditional = False,
     ca_password_file: CAPasswordFile = None,
     force: Force = False,
     json: options.JSON = False,
@@ -92,7 +93,8 @@ def create_node(
     privet cert create-node 10.0.0.1 node-1.internal --ca-dir certs/ --out certs/node-1/
     ```
     """
-    _create("node", names, None, ca_dir, out, validity, key_kind, password_file, ca_password_file, force, json)
+    to_pem = _writer(password_file, traditional)
+    _create("node", names, None, ca_dir, out, validity, key_kind, to_pem, ca_password_file, force, json)
 
 
 @cert.command("create-client")
@@ -102,7 +104,8 @@ def create_client(
     out: Out = Path(),
     validity: Days = 90,
     key_kind: options.KeyKind = KeyType.P256,
-    password_file: PasswordFile = None,
+    password_file: options.PasswordFile = None,
+    traditional: options.Traditional = False,
     ca_password_file: CAPasswordFile = None,
     force: Force = False,
     json: options.JSON = False,
@@ -113,7 +116,8 @@ def create_client(
     privet cert create-client my-app --ca-dir certs/ --out certs/client/
     ```
     """
-    _create("client", [], cn, ca_dir, out, validity, key_kind, password_file, ca_password_file, force, json)
+    to_pem = _writer(password_file, traditional)
+    _create("client", [], cn, ca_dir, out, validity, key_kind, to_pem, ca_password_file, force, json)
 
 
 @cert.command()
@@ -178,13 +182,12 @@ def _create(
     out: Path,
     validity: int,
     key_kind: KeyType,
-    password_file: Path | None,
+    to_pem: Callable[[PrivateKey], bytes],
     ca_password_file: Path | None,
     force: bool,
     json: bool,
 ) -> None:
     _check(out, (f"{part}.crt", f"{part}.key"), force)
-    password = _password(password_file)
     issuer = _issuer(ca_dir, _password(ca_password_file))
     try:
         certificate, key = certify(
@@ -197,7 +200,7 @@ def _create(
     # What leads to the root, and not the root, which the other end has to have.
     chain = [certificate, *(each for each in issuer.chain if each.subject != each.issuer)]
     pem = b"".join(each.public_bytes(Encoding.PEM) for each in chain)
-    paths = _write(out, {f"{part}.key": keys.to_pem(key, password), f"{part}.crt": pem})
+    paths = _write(out, {f"{part}.key": to_pem(key), f"{part}.crt": pem})
     if certificate.not_valid_after_utc == issuer.not_after:
         typer.echo(f"privet: it ends with its CA, before {validity} days are over", err=True)
     _told(certificate, paths, json)
@@ -259,6 +262,11 @@ def _told(certificate: x509.Certificate, paths: Mapping[str, Path], json: bool) 
         shown = ("subject", "names", "not_after", "fingerprint")
         print_fields((name.replace("_", " "), _shown(document[name])) for name in shown)
         print_fields((f"{name.partition('.')[2]} file", path) for name, path in paths.items())
+
+
+def _writer(password_file: Path | None, traditional: bool) -> Callable[[PrivateKey], bytes]:
+    """How keys are to be written. Raises `Failure`."""
+    return partial(keys.to_pem, password=_password(password_file), traditional=traditional)
 
 
 def _password(path: Path | None) -> bytes | None:

@@ -8,12 +8,13 @@ import os
 import socket
 import ssl
 import stat
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import typer
 from cryptography import x509
@@ -22,18 +23,39 @@ from privet.cli import diagnosis, options
 from privet.cli.contents import Item, Kind, certificates_of, contents_of, described
 from privet.cli.diagnosis import Finding, Shown
 from privet.cli.failures import Mistakes
-from privet.cli.printing import print_json
+from privet.cli.postgresql import common_name_of
+from privet.cli.printing import print_json, printable
+from privet.cli.startup import Answer, log_in, offers_tls
 from privet.cli.stores import read_password
+from privet.mtls.postgresql import SCHEMES
 
+_FILES = ("sslcert", "sslkey", "sslrootcert")
+_INVALID_AUTHORIZATION = "28000"
 _PATIENCE = 10.0
 _WAIT_FOR_ALERT = 0.5
 _NEARBY = 200
 """Files in the folders of those that were named, which may be what is missing."""
 
 
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server is. With a PostgreSQL its own words are spoken before TLS, and after it if there is a user."""
+
+    host: str
+    port: int
+    postgresql: bool = False
+    user: str = ""
+    database: str = ""
+    files: Mapping[str, Path] = field(default_factory=dict)
+
+
 def doctor(
     address: Annotated[
-        str | None, typer.Argument(metavar="[HOST:PORT]", help="A server to connect to, and to look at.")
+        str | None,
+        typer.Argument(
+            metavar="[HOST:PORT|URL]",
+            help="A server to connect to, and to look at; a PostgreSQL by postgresql://USER@HOST:PORT/DATABASE.",
+        ),
     ] = None,
     cert: Annotated[
         Path | None,
@@ -62,11 +84,15 @@ def doctor(
     ```
     privet doctor node-1.internal:8443 --ca ca.crt --cert node.crt --key node.key
     privet doctor --cert client.crt --key client.key --ca ca.crt --directory https://ca.internal:8555/directory
+    privet doctor 'postgresql://epoch_user@db.internal/production?sslcert=fullchain.pem&sslkey=key.pem&sslrootcert=ca.pem'
     ```
     """
     if not (address or cert or key or ca or directory):
         raise Mistakes(["say what to look at: HOST:PORT, or files with --cert, --key and --ca"])
     where = _address(address) if address else None
+    if where:
+        own, its_key, trusted = map(where.files.get, _FILES)
+        cert, key, ca = cert or own, key or its_key, ca or trusted
     password = read_password(password_file) if password_file else None
     findings = list(_look(where, cert, key, ca, name, password, directory))
     problems = [finding for finding in findings if finding.problem]
@@ -84,7 +110,7 @@ def doctor(
 
 
 def _look(
-    address: tuple[str, int] | None,
+    address: Address | None,
     cert: Path | None,
     key: Path | None,
     ca: Path | None,
@@ -119,12 +145,12 @@ def _look(
             if own and item.value is not None:
                 yield from diagnosis.key(own, item.value, str(path), _keys(near))
     if address:
-        shown = yield from _server(address, name or address[0], cert if keyed else None, path, password)
+        shown = yield from _server(address, name or address.host, own if keyed else None, cert, path, password)
         if shown:
             yield from diagnosis.times(shown, now)
             if anchors:
                 yield from diagnosis.trust(shown, anchors, _certificates(near))
-            yield from diagnosis.name(shown, name or address[0])
+            yield from diagnosis.name(shown, name or address.host)
             yield from diagnosis.use(shown, server=True)
     if directory:
         yield from _ca(directory, own, ca if anchors else None)
@@ -214,29 +240,33 @@ def _permissions(path: Path) -> Iterator[Finding]:
 
 
 def _server(
-    address: tuple[str, int], name: str, cert: Path | None, key: Path | None, password: bytes | None
+    address: Address, name: str, own: Shown | None, cert: Path | None, key: Path | None, password: bytes | None
 ) -> Generator[Finding, None, Shown | None]:
-    """Connect as a client that believes everything, to see what is shown. Yields findings, returns what was shown."""
-    where = f"{address[0]}:{address[1]}"
+    """Connect as a client that believes everything, to see what is shown, and show our own. Yields findings, returns
+    what was shown."""
+    where = f"{address.host}:{address.port}"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    if cert:
+    if own and cert:
         try:
             context.load_cert_chain(cert, key, password=password or "")
         except (ssl.SSLError, OSError):
-            cert = None  # what is wrong with it was said
+            own = None  # what is wrong with it was said
     try:
-        plain = socket.create_connection(address, timeout=_PATIENCE)
+        plain = socket.create_connection((address.host, address.port), timeout=_PATIENCE)
     except OSError as error:
         why = error.strerror or str(error) or "no answer"
         yield Finding("unreachable", f"nothing answers at {where}: {why}", "see whether it runs, and where it listens")
         return None
     with plain:
         try:
+            if address.postgresql and (finding := _no_tls(offers_tls(plain), where)):
+                yield finding
+                return None
             tls = context.wrap_socket(plain, server_hostname=name)
         except ssl.SSLError as error:
-            yield _refusal(error, where, shows=cert is not None) or Finding(
+            yield _refusal(error, where, shows=own is not None) or Finding(
                 "no-tls", f"{where} does not speak TLS as we do: {error.reason}", "see whether it is the right port"
             )
             return None
@@ -251,13 +281,16 @@ def _server(
                     "damaged", f"the certificate of {where} cannot be read", "have it issued anew; OpenSSL may read it"
                 )
             # With TLS 1.3 a server says only afterwards that it does not like a client's certificate.
-            tls.settimeout(_WAIT_FOR_ALERT)
             try:
-                tls.recv(1)
+                if address.user:
+                    yield from _about_login(log_in(tls, address.user, address.database), address, own)
+                else:
+                    tls.settimeout(_WAIT_FOR_ALERT)
+                    tls.recv(1)
             except TimeoutError:
                 pass
             except ssl.SSLError as error:
-                if finding := _refusal(error, where, shows=cert is not None):
+                if finding := _refusal(error, where, shows=own is not None):
                     yield finding
             except OSError:
                 pass
@@ -294,6 +327,52 @@ def _refusal(error: ssl.SSLError, where: str, *, shows: bool) -> Finding | None:
     return None
 
 
+def _no_tls(offered: bool | None, where: str) -> Finding | None:
+    """What is to be said of a PostgreSQL that does not begin TLS."""
+    if offered:
+        return None
+    if offered is None:
+        return Finding(
+            "no-tls", f"what answers at {where} is no PostgreSQL", "see whether it is the right port; 5432 is usual"
+        )
+    return Finding(
+        "no-tls",
+        f"the PostgreSQL at {where} does not offer TLS",
+        "set ssl = on, ssl_cert_file and ssl_key_file in postgresql.conf, and read its log after a reload",
+    )
+
+
+def _about_login(answer: Answer, address: Address, own: Shown | None) -> Iterator[Finding]:
+    """Whether PostgreSQL lets the user in, and by what."""
+    who = f"{printable(address.user)} at {address.host}:{address.port}"
+    if answer.asks:
+        yield Finding(
+            "no-certificate-login",
+            f"PostgreSQL asks {who} for a password, or the like",
+            "the first line of pg_hba.conf that fits is not for certificates; the method for those is `cert`",
+            problem=False,
+        )
+    if answer.refusal is None:
+        return
+    says = f"PostgreSQL refuses {who}: {printable(answer.refusal)}"
+    common_name = common_name_of(own.leaf) if own else None
+    if answer.code != _INVALID_AUTHORIZATION:
+        yield Finding("login-refused", says, "the server's log says more")
+    elif own is None:
+        yield Finding("client-certificate-missing", says, "show one with --cert and --key, or sslcert and sslkey")
+    elif common_name != address.user:
+        yield Finding(
+            "user-mismatch",
+            f"{says}; the common name of {own.where} is {common_name!a}",
+            f"have a certificate issued for {printable(address.user)}, or map the name: map=privet in pg_hba.conf, and "
+            f"`privet {common_name} {printable(address.user)}` in pg_ident.conf",
+        )
+    else:
+        yield Finding(
+            "login-refused", says, "see which line of pg_hba.conf fits; changes count after SELECT pg_reload_conf()"
+        )
+
+
 def _chain(tls: ssl.SSLSocket) -> list[x509.Certificate]:
     # Public from Python 3.13 on; before, the same is there below.
     below: Any = tls if hasattr(tls, "get_unverified_chain") else getattr(tls, "_sslobj", None)
@@ -305,11 +384,26 @@ def _chain(tls: ssl.SSLSocket) -> list[x509.Certificate]:
     return certificates_of([item for der in ders for item in contents_of(der)])
 
 
-def _address(text: str) -> tuple[str, int]:
+def _address(text: str) -> Address:
+    if text.partition("://")[0] in SCHEMES:
+        return _postgresql(text)
     host, _, port = text.removeprefix("https://").rstrip("/").rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise Mistakes([f"{text} is no HOST:PORT: such as node-1.internal:8443, or [::1]:8443"])
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return Address(host.removeprefix("[").removesuffix("]"), int(port))
+
+
+def _postgresql(text: str) -> Address:
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port or 5432
+    except ValueError:
+        host = None
+    if not host:
+        raise Mistakes(["the URL does not say where it is: postgresql://USER@HOST:PORT/DATABASE does"])
+    files = {name: Path(value) for name, value in parse_qsl(parts.query) if name in _FILES and value}
+    user, database = unquote(parts.username or ""), unquote(parts.path.removeprefix("/"))
+    return Address(host, port, postgresql=True, user=user, database=database, files=files)
 
 
 def _has_key(path: Path | None) -> bool:

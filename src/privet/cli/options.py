@@ -1,5 +1,6 @@
 """The options that several commands share. They are read by `settings`, so here everything is text as it was typed."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -78,6 +79,24 @@ Validity = Annotated[
     str | None,
     typer.Option(
         "--validity", metavar="DURATION", help="How long certificates live: 90m, 24h, 7d.", show_default="24h"
+    ),
+]
+PasswordFile = Annotated[
+    Path | None, typer.Option("--password-file", metavar="FILE", help="Encrypt the new key with the password in FILE.")
+]
+Traditional = Annotated[
+    bool,
+    typer.Option(
+        "--traditional", help="Write the new key in OpenSSL's traditional format, where it has one, not PKCS#8."
+    ),
+]
+PostgreSQL = Annotated[
+    str | None,
+    typer.Option(
+        "--postgres",
+        metavar="USER|URL",
+        help="For this user of a PostgreSQL, epoch_user or postgresql://epoch_user@db.internal/production; "
+        "says how to connect.",
     ),
 ]
 JSON = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]

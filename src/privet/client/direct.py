@@ -6,20 +6,17 @@ The law of this module: names, usages, lifetime and kind of key stay what they w
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from typing import Protocol
 
 from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
-from privet.acme.identifiers import from_text
 from privet.bundle import KIND as BUNDLE
 from privet.bundle import CertBundle
 from privet.ca import keys
 from privet.ca.keys import KeyType
-from privet.client.issued import make_csr
-from privet.client.keeping import keep, span_of
+from privet.client.keeping import span_of
 from privet.client.schedule import RenewalInfo
 from privet.stores.base import Store
 
@@ -42,10 +39,16 @@ class Authority(Protocol):
     def store(self) -> Store: ...
 
     def issue(
-        self, names: Sequence[str], *, client: bool, validity_hours: float, key_type: KeyType, wildcard: bool
+        self,
+        names: Sequence[str],
+        *,
+        common_name: str | None,
+        client: bool,
+        validity_hours: float,
+        key_type: KeyType,
+        key_pem: bytes | None,
+        wildcard: bool,
     ) -> CertBundle: ...
-
-    def issue_from_csr(self, csr: bytes, *, client: bool, validity_hours: float, wildcard: bool) -> CertBundle: ...
 
     def certificate(self, serial: int) -> Issued | None: ...
 
@@ -78,14 +81,15 @@ class Direct:
 
     def _issue(self, bundle: CertBundle, rotate_key: bool) -> CertBundle:
         begin, end = span_of(bundle)
-        key = keys.from_pem(bundle.key_pem)
-        client, hours = _for_clients_alone(bundle), (end - begin) / timedelta(hours=1)
-        if rotate_key:
-            key_type = keys.check_public_key(key.public_key())
-            return self._ca.issue(bundle.domains, client=client, validity_hours=hours, key_type=key_type, wildcard=True)
-        csr = make_csr(key, [from_text(name) for name in bundle.domains])
-        certified = self._ca.issue_from_csr(csr, client=client, validity_hours=hours, wildcard=True)
-        return keep(self.store, replace(certified, key_pem=bundle.key_pem))
+        return self._ca.issue(
+            bundle.domains,
+            common_name=bundle.common_name,
+            client=_for_clients_alone(bundle),
+            validity_hours=(end - begin) / timedelta(hours=1),
+            key_type=keys.check_public_key(keys.from_pem(bundle.key_pem).public_key()),
+            key_pem=None if rotate_key else bundle.key_pem,
+            wildcard=True,
+        )
 
     async def renewal_info(self, bundle: CertBundle) -> RenewalInfo | None:
         return None

@@ -16,7 +16,7 @@ from random import SystemRandom
 from typing import Any, Protocol, TypeVar
 
 from privet.acme.encoding import from_json, to_json
-from privet.acme.identifiers import from_text
+from privet.acme.identifiers import BadIdentifier, from_text
 from privet.acme.problems import Problem
 from privet.bundle import KIND as BUNDLE
 from privet.bundle import CertBundle
@@ -136,7 +136,7 @@ class RenewalManager:
         if store is not None and store is not self._renewer.store:
             raise ValueError("what is renewed goes where the client or the ca keeps it; leave store out")
         self._store = AsyncStore(self._renewer.store)
-        self._names = None if names is None else [from_text(name).value for name in names]
+        self._names = None if names is None else [_stored_as(name) for name in names]
         self._interval = timedelta(hours=min(interval_hours, 24 * 365))
         self._schedule = Schedule(fraction if renewal_threshold is None else renewal_threshold, days_before_expiry)
         self._on_renewed = on_renewed
@@ -359,6 +359,14 @@ class RenewalManager:
     async def _release(self, lease: Record) -> None:
         with suppress(Exception):  # it lapses by itself
             await self._store.commit(lease._replace(body=to_json({})), durable=False)
+
+
+def _stored_as(name: str) -> str:
+    """What a certificate is called in a store: an identifier as it is spelled, and any other common name as it is."""
+    try:
+        return from_text(name).value
+    except BadIdentifier:
+        return name
 
 
 def _window(info: RenewalInfo | None) -> tuple[datetime, datetime] | None:
