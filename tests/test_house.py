@@ -222,3 +222,24 @@ def test_what_is_left_to_do_has_an_issue(folder: str) -> None:
         if path.suffix in (".py", ".md", ".sh", "") and path.is_file() and "__pycache__" not in path.parts:
             for number, line in enumerate(path.read_text(errors="replace").splitlines(), 1):
                 assert not mark.search(line), f"{path}, line {number}"
+
+
+def test_the_lessons_are_where_their_page_says() -> None:
+    """Each line of docs/lessons.md names tests that are there, and no test speaks of a lesson that is not."""
+    tests = Path(__file__).parent
+    page = tests.parent / "docs/lessons.md"
+    if not page.is_file():
+        pytest.skip("there are no docs here")
+    lines = [line for line in page.read_text().splitlines() if re.match(r"\| (\d|\S.* \|.*`)", line)]
+    assert len(lines) > 40
+    for line in lines:
+        named = re.findall(r"`([\w/]+\.py)`: ((?:`\w+`(?:, )?)+)", line)
+        assert named, line
+        for file, names in named:
+            text = (tests / file).read_text()
+            for name in re.findall(r"`(\w+)`", names):
+                assert f"def {name}(" in text, f"{file} has no {name}"
+    known = {int(number) for line in lines if (number := line.split("|")[1].strip()).isdigit()}
+    for file in tests.rglob("test_*.py"):
+        for numbers in re.findall(r"[Ll]essons? ([\d, and]+)", file.read_text()):
+            assert {int(number) for number in re.findall(r"\d+", numbers)} <= known, file

@@ -5,9 +5,11 @@ all the refusals that request is made right, and must succeed.
 """
 
 import asyncio
+import inspect
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import httpx
@@ -491,6 +493,36 @@ async def test_what_is_not_known_is_ignored(stage: Stage) -> None:
         ordered = await wire.post("new-order", payload, change=lambda m: m | {"more": {"of": "it"}}, **header)
         assert ordered.status_code == 201
         assert ordered.json()["identifiers"] == [{"type": "dns", "value": "a.internal"}]
+
+
+SWITCHES = [
+    name
+    for name, parameter in inspect.signature(ACMEResponder).parameters.items()
+    if isinstance(parameter.default, bool)
+]
+
+
+async def test_no_switch_turns_a_check_off(stage: Stage) -> None:
+    """Lesson 22: whatever is switched on, signatures and nonces are looked at."""
+    async with stage() as scene:
+        account = await scene.account()
+        tried = 0
+        for chosen in product([False, True], repeat=len(SWITCHES)):
+            try:
+                app = ACMEResponder(scene.ca, now=scene.clock, **dict(zip(SWITCHES, chosen, strict=True)))  # type: ignore[arg-type]
+            except ValueError:
+                continue  # they contradict each other
+            async with scene.at(app) as http:
+                assert account.kid
+                call = Call(Wire(http, key=account.key, kid=account.kid), account.kid)
+                for spoil in (spoil_signature, lambda message: message | {"signature": ""}):
+                    assert problem_of(await with_message(spoil)(call, await call.wire.fresh_nonce()))[0] == 403
+                assert problem_of(await unsigned(call, await call.wire.fresh_nonce())) == (400, "badSignatureAlgorithm")
+                nonce = await call.wire.fresh_nonce()
+                assert (await call.send(nonce)).status_code == 200
+                assert problem_of(await call.send(nonce)) == (400, "badNonce")
+            tried += 1
+        assert tried >= 6
 
 
 # --- keys ---
