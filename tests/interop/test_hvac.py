@@ -73,6 +73,7 @@ def test_it_gets_certificates_that_verify(server: Privet) -> None:
     signed = pki.sign_certificate("web", csr.decode(), "b.web.internal")["data"]
     assert same_key(x509.load_pem_x509_certificate(signed["certificate"].encode()), key.public_key())
     assert signed["expiration"] > data["expiration"]
+    assert pki.revoke_certificate(signed["serial_number"])["data"]["state"] == "revoked"
     listed = server.certificates(["a.web.internal", "127.0.0.1"])[-1]
     assert (listed["status"], listed["profile"]) == ("valid", "role web")
 

@@ -626,6 +626,35 @@ async def test_a_token_reads_the_certificates_of_its_role(scene: Scene) -> None:
     assert data["revocation_time_rfc3339"] == "2026-03-01T12:00:00Z"
 
 
+async def test_a_token_revokes_what_it_got_itself(scene: Scene) -> None:
+    first, second = scene.token(), scene.token()
+    data = await scene.issue("web", first, common_name="web.internal")
+    serial, number = data["serial_number"], leaf(data).serial_number
+    acme = scene.ca.issue("other.internal").serial
+    for token, text in ((second, serial), (first, f"{acme:032x}"), (first, "00:11")):
+        refused = await scene.ask("revoke", token, {"serial_number": text})
+        assert errors_of(refused) == (404, ["there is no such certificate that this token got"])
+    for wish in ({}, {"serial_number": "xyz"}, {"serial_number": 7}, {"certificate": data["certificate"]}):
+        status, sentences = errors_of(await scene.ask("revoke", first, wish))
+        assert (status, sentences[-1]) == (400, "serial_number has to be that of a certificate, such as 39:dd:2e:90")
+    assert errors_of(await scene.ask("revoke", None, {"serial_number": serial}))[0] == 403
+    assert {each.status for each in scene.certificates()} == {"valid"}
+
+    answer = (await scene.ask("revoke", first, {"serial_number": serial})).json()["data"]
+    when = int(scene.clock().timestamp())
+    assert answer == {
+        "revocation_time": when,
+        "revocation_time_rfc3339": "2026-03-01T12:00:00Z",
+        "state": "revoked",
+    }
+    found = scene.ca.certificate(number)
+    assert found is not None
+    assert (found.status, found.reason) == ("revoked", 0)
+    scene.clock.forward(hours=1)
+    again = (await scene.ask("revoke", first, {"serial_number": serial})).json()["data"]
+    assert again["revocation_time"] == when, "it stays as it is"
+
+
 async def test_a_token_is_told_about_itself(scene: Scene) -> None:
     async def look(token: str) -> Any:
         response = await scene.http.get("/v1/auth/token/lookup-self", headers={"X-Vault-Token": token})

@@ -106,6 +106,18 @@ class Meddling(MemoryStore):
         return super().prune(now, limit=limit)
 
 
+async def test_many_who_revoke_at_once_revoke_once(stores: list[Store]) -> None:
+    replicas = [Scene(store) for store in stores]
+    token = replicas[0].token()
+    serial = (await replicas[0].issue("web", token, **WISH))["serial_number"]
+    asking = [each.ask("revoke", token, {"serial_number": serial}) for each in replicas for _ in range(5)]
+    answers = await asyncio.gather(*asking)
+    assert {each.status_code for each in answers} == {200}
+    assert [each.status for each in replicas[1].certificates()] == ["revoked"]
+    for each in replicas:
+        await each.http.aclose()
+
+
 @pytest.mark.parametrize("uses", [None, 5])
 async def test_a_token_that_is_taken_back_meanwhile_gets_nothing(uses: int | None) -> None:
     store = Meddling()

@@ -17,7 +17,8 @@ from privet.acme.identifiers import BadIdentifier, Identifier, IdentifierType, f
 from privet.acme.problems import Problem, ProblemType, Subproblem, compound
 from privet.ca import keys
 from privet.ca.authority import CertificateAuthority
-from privet.ca.certificates import AuthorityError, Certificate
+from privet.ca.certificates import KIND as CERTIFICATE
+from privet.ca.certificates import AuthorityError, Certificate, serial_name
 from privet.ca.constraints import NamesRefused
 from privet.ca.keys import PrivateKey, PublicKey, WeakKey
 from privet.server.limits import Limits
@@ -25,7 +26,7 @@ from privet.server.rates import Count, Rates
 from privet.stores.asynchronous import AsyncStore
 from privet.stores.base import Conflict, Record
 from privet.vault.roles import Role, Roles
-from privet.vault.tokens import KIND, Token
+from privet.vault.tokens import KIND, Token, is_requester
 from privet.vault.wishes import Wish
 
 log = logging.getLogger("privet")
@@ -164,9 +165,12 @@ async def _begin(engine: Engine, token: Token, prepared: Certificate) -> None:
             # Somebody else used it, or took it back.
             await asyncio.sleep(_MOMENT * 2**attempt * secrets.randbelow(1000) / 1000)
             token = await _look_again(engine, token)
-    raise Problem(
-        ProblemType.UNAVAILABLE, "too many use this token at once; try again", retry_after=timedelta(seconds=1)
-    )
+    raise _too_many()
+
+
+def _too_many() -> Problem:
+    detail = "too many use this token at once; try again"
+    return Problem(ProblemType.UNAVAILABLE, detail, retry_after=timedelta(seconds=1))
 
 
 async def _look_again(engine: Engine, token: Token) -> Token:
@@ -176,6 +180,35 @@ async def _look_again(engine: Engine, token: Token) -> Token:
     found = Token.from_record(record)
     found.check(engine.now())
     return found
+
+
+async def find(engine: Engine, serial: int) -> Certificate | None:
+    """The certificate of this serial number, if a token got it from this authority."""
+    records = await engine.store.find(CERTIFICATE, serial_name(serial), limit=1)
+    found = Certificate.from_record(records[0]) if records else None
+    if found is None or found.der is None or found.authority != engine.ca.name:
+        return None
+    return found if found.requester is not None and is_requester(found.requester) else None
+
+
+async def revoke(engine: Engine, token: Token, serial: int) -> Certificate:
+    """Revoke a certificate that this very token got; one that is revoked stays as it is. Raises `Problem`."""
+    for _ in range(_ATTEMPTS):
+        found = await find(engine, serial)
+        if found is None or found.requester != token.requester:
+            raise Problem(ProblemType.NOT_FOUND, "there is no such certificate that this token got")
+        if found.revoked is not None:
+            return found
+        revoked = found.revoke(engine.now())
+        try:
+            unchanged = [Record(KIND, token.id, version=token.version)]
+            await engine.store.commit(revoked.to_record(), unchanged=unchanged)
+        except Conflict:
+            token = await _look_again(engine, token)
+        else:
+            log.info("revoked %x for token %s (%s)", serial, token.id, token.name)
+            return revoked
+    raise _too_many()
 
 
 async def _sign(engine: Engine, token: Token, role: Role, prepared: Certificate) -> Certificate:

@@ -15,8 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from privet.acme.encoding import to_json
 from privet.acme.problems import Problem, ProblemType
 from privet.ca.authority import CertificateAuthority
-from privet.ca.certificates import KIND as CERTIFICATE
-from privet.ca.certificates import AuthorityError, Certificate, serial_name
+from privet.ca.certificates import AuthorityError
 from privet.ca.tbs import to_pem
 from privet.server.asgi import Receive, Scope, Send, answer_others, read_body
 from privet.server.limits import Limits
@@ -25,11 +24,11 @@ from privet.server.server import Reply
 from privet.server.urls import relative_path
 from privet.stores.asynchronous import AsyncStore
 from privet.stores.base import Store, StoreError
-from privet.vault.issuing import Engine, issue
-from privet.vault.replies import certificate_secret, issued_secret, to_errors, token_secret
+from privet.vault.issuing import Engine, find, issue, revoke
+from privet.vault.replies import certificate_secret, issued_secret, revoked_secret, to_errors, token_secret
 from privet.vault.roles import NAME, Role, Roles
 from privet.vault.tokens import Token, authenticate
-from privet.vault.wishes import read_wish
+from privet.vault.wishes import SERIAL, read_serial, read_wish, to_serial
 
 log = logging.getLogger("privet")
 
@@ -89,17 +88,15 @@ def _role(engine: Engine, token: Token, name: str) -> Role:
 
 async def read_certificate(engine: Engine, request: Request) -> Reply:
     """`cert/SERIAL`: a certificate that was issued by a token of this role."""
-    serial = int(request.argument.replace(":", "").replace("-", ""), 16)
-    records = await engine.store.find(CERTIFICATE, serial_name(serial), limit=1)
-    found = Certificate.from_record(records[0]) if records else None
-    if found is None or found.der is None or not _is_of(found, engine.ca, request.token):
+    found = await find(engine, to_serial(request.argument))
+    if found is None or found.profile != f"role {request.token.role}":
         raise Problem(ProblemType.NOT_FOUND, "there is no such certificate for the role of this token")
     return certificate_secret(found.cert_pem, engine.ca.chain_pem, found.revoked)
 
 
-def _is_of(certificate: Certificate, ca: CertificateAuthority, token: Token) -> bool:
-    by_token = certificate.requester is not None and certificate.requester.startswith("token:")
-    return by_token and certificate.authority == ca.name and certificate.profile == f"role {token.role}"
+async def revoke_certificate(engine: Engine, request: Request) -> Reply:
+    """`revoke`: a certificate that this very token got."""
+    return revoked_secret(await revoke(engine, request.token, read_serial(request.body)))
 
 
 async def look_up_token(engine: Engine, request: Request) -> Reply:
@@ -150,12 +147,13 @@ def _own_pem(ca: CertificateAuthority) -> bytes:
 RESOURCES = (
     Resource(re.compile(rf"v1/pki/issue/({NAME})"), handler=issue_certificate, writes=True),
     Resource(re.compile(rf"v1/pki/sign/({NAME})"), handler=sign_certificate, writes=True),
+    Resource(re.compile(r"v1/pki/revoke"), handler=revoke_certificate, writes=True),
     Resource(re.compile(r"v1/pki/ca"), _ca_der),
     Resource(re.compile(r"v1/pki/ca/pem"), _ca_pem),
     Resource(re.compile(r"v1/pki/ca_chain"), _ca_chain),
     Resource(re.compile(r"v1/pki/cert/ca"), _ca_certificate),
     Resource(re.compile(r"v1/pki/cert/ca_chain"), _ca_certificates),
-    Resource(re.compile(r"v1/pki/cert/([0-9A-Fa-f]{1,2}(?:[:-]?[0-9A-Fa-f]{2}){0,19})"), handler=read_certificate),
+    Resource(re.compile(rf"v1/pki/cert/({SERIAL})"), handler=read_certificate),
     Resource(re.compile(r"v1/auth/token/lookup-self"), handler=look_up_token),
     Resource(re.compile(r"v1/sys/health"), health),
 )

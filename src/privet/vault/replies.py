@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from privet.acme.problems import Problem
 from privet.ca import keys
 from privet.ca.authority import CertificateAuthority
+from privet.ca.certificates import Certificate
 from privet.ca.keys import PrivateKey
 from privet.ca.tbs import to_pem
 from privet.server.server import Reply
@@ -65,13 +66,20 @@ def issued_secret(ca: CertificateAuthority, issued: Issued, wish: Wish) -> Reply
 
 def certificate_secret(pem: bytes, chain_pem: bytes, revoked: datetime | None = None) -> Reply:
     """A certificate that is on record, or the authority's own."""
-    data: dict[str, object] = {
-        "certificate": pem.decode().strip(),
-        "ca_chain": chain_pem.decode().strip(),
+    return to_secret(
+        {"certificate": pem.decode().strip(), "ca_chain": chain_pem.decode().strip(), **_revocation(revoked)}
+    )
+
+
+def revoked_secret(certificate: Certificate) -> Reply:
+    return to_secret({**_revocation(certificate.revoked), "state": "revoked"})
+
+
+def _revocation(revoked: datetime | None) -> dict[str, object]:
+    return {
         "revocation_time": 0 if revoked is None else int(revoked.timestamp()),
         "revocation_time_rfc3339": "" if revoked is None else _to_text(revoked),
     }
-    return to_secret(data)
 
 
 def token_secret(token: Token, now: datetime) -> Reply:

@@ -20,6 +20,7 @@ from privet.stores.base import Record, Store, new_id
 
 KIND = "token"
 _TEXT = re.compile(r"privet\.([0-9a-f]{40})\.[A-Za-z0-9_-]{43}")
+_REQUESTER = "token:"
 # How long one that has ended is still in the list.
 _KEPT_AFTER_END = timedelta(days=30)
 
@@ -49,7 +50,7 @@ class Token(NamedTuple):
     @property
     def requester(self) -> str:
         """What it is called on record with its certificates."""
-        return f"token:{self.id}"
+        return f"{_REQUESTER}{self.id}"
 
     def to_record(self) -> Record:
         body = {
@@ -98,6 +99,11 @@ class Token(NamedTuple):
         """Raises `Problem` unless it is good. For who has shown it, and may know what became of it."""
         if (status := self.status(now)) != "valid":
             raise Problem(ProblemType.UNAUTHORIZED, f"permission denied: the token is {status}; ask for another")
+
+
+def is_requester(name: str) -> bool:
+    """Whether this is what a token is called on record."""
+    return name.startswith(_REQUESTER)
 
 
 # --- for the operator, on the store alone ---

@@ -3,6 +3,7 @@
 The law: any bytes give a `Wish` or a `Problem`; and what is asked for and cannot be had is refused, never left out.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -17,6 +18,9 @@ _FORMATS = ("pem", "der", "pem_bundle")
 # "der" is Vault's word for the traditional form of a key, in PEM as well.
 _KEY_FORMATS = ("der", "pem", "pkcs8")
 _FLAGS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False, "": False}
+
+
+SERIAL = r"[0-9A-Fa-f]{1,2}(?:[:-]?[0-9A-Fa-f]{2}){0,19}"
 
 
 class Wish(NamedTuple):
@@ -54,9 +58,24 @@ def read_wish(body: bytes, most: int, *, sign: bool) -> Wish:
         wish = _merge(wish, csr, reading)
     if len(wish.alternative_names) > most:
         reading.say(f"there are {len(wish.alternative_names)} names, and {most} are allowed in one certificate")
-    if reading.mistakes:
-        raise compound([Subproblem(ProblemType.MALFORMED, mistake) for mistake in reading.mistakes])
+    reading.check()
     return wish
+
+
+def read_serial(body: bytes) -> int:
+    """The serial number of a certificate that is to be revoked. Raises `Problem`, with all that is wrong."""
+    reading = _Reading(from_json(body, "the request"))
+    text = reading.text("serial_number") or ""
+    reading.refuse_the_rest()
+    if not re.fullmatch(SERIAL, text):
+        reading.say("serial_number has to be that of a certificate, such as 39:dd:2e:90")
+    reading.check()
+    return to_serial(text)
+
+
+def to_serial(text: str) -> int:
+    """A serial number as Vault writes it, or with hyphens, or without anything between."""
+    return int(text.replace(":", "").replace("-", ""), 16)
 
 
 def _merge(wish: Wish, csr: CSR, reading: "_Reading") -> Wish:
@@ -80,10 +99,15 @@ class _Reading:
 
     def __init__(self, parameters: Mapping[str, Any]) -> None:
         self._left = dict(parameters)
-        self.mistakes: list[str] = []
+        self._mistakes: list[str] = []
 
     def say(self, sentence: str) -> None:
-        self.mistakes.append(sentence)
+        self._mistakes.append(sentence)
+
+    def check(self) -> None:
+        """Raises `Problem` if anything is wrong."""
+        if self._mistakes:
+            raise compound([Subproblem(ProblemType.MALFORMED, mistake) for mistake in self._mistakes])
 
     def text(self, name: str) -> str | None:
         """A text; None if there is none, or an empty one."""
@@ -170,4 +194,4 @@ class _Reading:
         """What is left is not supported. Many clients write what they do not ask for as well, and leave it empty."""
         for name, value in self._left.items():
             if value not in (None, "", [], {}, False, 0):
-                self.say(f"{name[:100]!a} is not supported here, so that nothing is issued that lacks it")
+                self.say(f"{name[:100]!a} is not supported here, and what is asked for is not left out")
