@@ -6,6 +6,7 @@ import json
 import logging
 import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -24,7 +25,7 @@ from tests.vault.conftest import ROLES, Scene, errors_of, leaf
 from privet import CertificateAuthority, Limits, MemoryStore, NameConstraints, Rate, Record, Roles, StoreError, VaultPKI
 from privet.acme.encoding import to_json
 from privet.ca import KeyType, keys
-from privet.vault import tokens
+from privet.vault import issuing, tokens
 
 pytestmark = pytest.mark.anyio
 
@@ -463,6 +464,16 @@ async def test_what_the_authority_may_not_certify_is_refused() -> None:
 
 
 # --- who is let in ---
+
+
+def test_one_path_leads_from_a_token_to_the_signing_room() -> None:
+    """Lesson 1: the second door has one way as well, and it takes a token and its role."""
+    paths = [
+        (file.name, verb)
+        for file in sorted(Path(issuing.__file__).parent.glob("*.py"))
+        for verb in re.findall(r"\b(?:ca|issuer)\.(prepare|sign|issue\w*|leaf)\b(?=\()", file.read_text())
+    ]
+    assert sorted(paths) == [("issuing.py", "prepare"), ("issuing.py", "sign")]
 
 
 @pytest.mark.parametrize("path", ["issue/web", "sign/web", "cert/00:11", "issue/nothing"])
