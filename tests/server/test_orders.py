@@ -864,6 +864,19 @@ async def test_so_many_authorizations_may_be_pending_and_no_more(stage: Stage) -
         assert (await wire.order("e.internal")).status_code == 201
 
 
+async def test_a_large_order_is_no_way_over_a_ceiling(stage: Stage) -> None:
+    async with stage(limits=Limits(pending_authorizations=10)) as scene:
+        wire = await scene.account()
+        names = [f"a{number}.internal" for number in range(12)]
+        assert (await wire.order(*names[:9])).status_code == 201
+        refused = await wire.order(*names[10:])
+        assert problem_of(refused) == (429, "rateLimited")
+        assert refused.json()["detail"].startswith("9 authorizations of this account are pending; ")
+        assert (await wire.order(names[9])).status_code == 201, "for one there is room"
+        assert problem_of(await wire.order(names[10])) == (429, "rateLimited")
+        assert len(scene.store.find("authorization", limit=100)) == 10
+
+
 async def test_a_ceiling_is_one_for_large_orders_too(stage: Stage) -> None:
     """It is not the orders that are counted there."""
     async with stage(limits=Limits(pending_authorizations=40)) as scene:

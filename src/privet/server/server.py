@@ -133,7 +133,7 @@ class Server:
         return spending
 
     async def check_room(self, kind: str, name: str, most: int, what: str, *, adding: int = 1) -> None:
-        """Refuse once there are `most` records of this name: a client in a loop must not fill the disk.
+        """Refuse what would make more than `most` records of this name: a client in a loop must not fill the disk.
 
         They are counted when a part of the room that was left the last time is used up, not for every request; the
         part is a small one because other processes fill the same room. Raises `Problem` (rateLimited).
@@ -142,17 +142,19 @@ class Server:
         if now < self._full.get(name, now) <= now + _FULL:
             raise _no_room(most, what)
         left = self._room.pop(name, 0)
-        if left <= 0:
+        if left < adding:
             # What has expired takes no room: if it did, who is refused would wait for a pruning that nobody brings on.
             count, after = 0, ""
             while count < most and (records := await self.store.find(kind, name, after=after, limit=most)):
                 count += sum(record.expires is None or record.expires > now for record in records)
                 after = records[-1].id
-            if count >= most:
+            if count + adding > most:
                 if len(self._full) >= _READINGS_REMEMBERED:
                     self._full.clear()
-                self._full[name] = now + _FULL  # whoever asks all the time does not have everything counted each time
-                raise _no_room(most, what)
+                if count >= most:
+                    # Whoever asks all the time does not have everything counted each time.
+                    self._full[name] = now + _FULL
+                raise _no_room(count, what)
             left = 1 + (most - count) // 8
         if len(self._room) >= _READINGS_REMEMBERED:
             self._room.clear()
