@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -121,3 +121,20 @@ def rewritten(path: str, **members: Any) -> Change:
 def problem(status: int, type: str, detail: str = "no", headers: Mapping[str, str] = {}, **members: Any) -> Answer:
     document = {"type": f"urn:ietf:params:acme:error:{type}", "detail": detail, "status": status, **members}
     return status, {"content-type": "application/problem+json", **headers}, json.dumps(document).encode()
+
+
+@asynccontextmanager
+async def trickling() -> AsyncIterator[str]:
+    """A server that answers without end, an octet at a time."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 200000\r\n\r\n")
+        with closing(writer), suppress(OSError):
+            while not writer.is_closing():
+                writer.write(b"-")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -10,7 +10,7 @@ import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
-from tests.client.scene import BASE, DIRECTORY, Answer, Clock, on, problem, rewritten, stage
+from tests.client.scene import BASE, DIRECTORY, Answer, Clock, on, problem, rewritten, stage, trickling
 from tests.wire import csr as make_csr
 from tests.wire import new_key
 
@@ -29,6 +29,7 @@ from privet.acme.encoding import from_base64url
 from privet.acme.identifiers import BadIdentifier
 from privet.ca import keys
 from privet.client.account import store_id
+from privet.client.trust import fetch_roots
 
 pytestmark = pytest.mark.anyio
 
@@ -488,6 +489,11 @@ class TestTrust:
             scene.way.changes.append(on("/ca.pem", answer))
             with pytest.raises(ClientError, match=r"root|certificate"):
                 await client.issue("a.internal")
+
+    async def test_a_root_that_never_comes_to_its_end_is_not_waited_for(self) -> None:
+        async with trickling() as url:
+            with pytest.raises(ClientError, match=r"took longer than 0\.5 seconds"):
+                await fetch_roots(f"{url}/directory", patience=0.5)
 
     async def test_fingerprints_as_people_write_them(self) -> None:
         async with stage() as scene:

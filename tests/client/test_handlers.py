@@ -17,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 from tests.client.named import Named
-from tests.client.scene import stage
+from tests.client.scene import stage, trickling
 from tests.interop.programs import free_port, need
 from tests.validation.nameserver import Nameserver
 from tests.validation.town import Town
@@ -342,3 +342,8 @@ class TestAcmeDNS:
             await AcmeDNS("http://auth.internal", password="other", **account).add("a", "value")
         with pytest.raises(ClientError, match="cannot be asked"):
             await AcmeDNS("http://127.0.0.1:1", username="", password="", subdomain="").add("a", "value")
+
+    async def test_an_answer_without_end_is_not_waited_for(self) -> None:
+        async with trickling() as url:
+            with pytest.raises(ClientError, match="it takes too long"):
+                await AcmeDNS(url, username="", password="", subdomain="", timeout=0.5).add("a", "value")

@@ -156,14 +156,17 @@ class AcmeDNS:
 
     async def add(self, name: str, value: str) -> None:
         try:
-            async with httpx.AsyncClient(timeout=self._timeout, transport=self._transport, trust_env=False) as http:
+            async with (
+                asyncio.timeout(self._timeout),
+                httpx.AsyncClient(timeout=self._timeout, transport=self._transport, trust_env=False) as http,
+            ):
                 reply = await http.post(
                     self._url,
                     json={"subdomain": self._subdomain, "txt": value},
                     headers={"X-Api-User": self._username, "X-Api-Key": self._password},
                 )
-        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-            raise ClientError(f"acme-dns at {self._url} cannot be asked: {error}") from None
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError, TimeoutError) as error:
+            raise ClientError(f"acme-dns at {self._url} cannot be asked: {str(error) or 'it takes too long'}") from None
         if reply.status_code != 200:
             raise ClientError(f"acme-dns at {self._url} answered {reply.status_code} to the update for {name}")
 

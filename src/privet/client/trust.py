@@ -3,6 +3,7 @@
 The law of this module: nothing but the one root is ever fetched from a server that has not proved who it is.
 """
 
+import asyncio
 import ssl
 import urllib.parse
 from pathlib import Path
@@ -66,7 +67,7 @@ async def fetch_root(
 
 
 async def fetch_roots(
-    directory_url: str, *, transport: httpx.AsyncBaseTransport | None = None
+    directory_url: str, *, transport: httpx.AsyncBaseTransport | None = None, patience: float = _TIMEOUT
 ) -> list[x509.Certificate]:
     """What is at `ca.pem` beside the directory, from whoever answers: to be compared, not to be trusted. Raises
     `ClientError`."""
@@ -77,7 +78,8 @@ async def fetch_roots(
     body = bytearray()
     try:
         async with (
-            httpx.AsyncClient(verify=anybody, timeout=_TIMEOUT, trust_env=False, transport=transport) as http,
+            asyncio.timeout(patience),  # for all of it: httpx allows so much for each octet
+            httpx.AsyncClient(verify=anybody, timeout=patience, trust_env=False, transport=transport) as http,
             http.stream("GET", url, headers={"accept-encoding": "identity"}) as response,
         ):
             if response.status_code != 200:
@@ -86,6 +88,10 @@ async def fetch_roots(
                 body += chunk
                 if len(body) > _ROOT_MAX:
                     raise ClientError(f"what is at {url} is too long for a root")
+    except TimeoutError:
+        raise ClientError(
+            f"the root cannot be fetched from {url}: that took longer than {patience:g} seconds"
+        ) from None
     except (httpx.HTTPError, httpx.StreamError, ValueError, OSError) as error:
         raise ClientError(f"the root cannot be fetched from {url}: {error}") from None
     try:
