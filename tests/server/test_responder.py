@@ -142,6 +142,20 @@ async def test_every_answer_leads_to_the_directory(stage: Stage) -> None:
             assert answer.headers.get_list("link") == [index]
 
 
+async def test_scripts_of_other_sites_read_nothing(stage: Stage) -> None:
+    """RFC 8555 §6.1 lets a server allow them to; browsers are no clients here."""
+    async with stage() as scene:
+        wire = await scene.account()
+        origin = {"origin": "https://elsewhere.example"}
+        asking = {**origin, "access-control-request-method": "POST"}
+        for answer in (
+            await scene.http.get("/directory", headers=origin),
+            await scene.http.options("/new-order", headers=asking),
+            await wire.post("new-order", {}, headers=origin),
+        ):
+            assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
 # --- what is not there, and what is not allowed ---
 
 
@@ -265,6 +279,23 @@ async def test_the_limit_itself_is_allowed(stage: Stage) -> None:
         more = await scene.http.post("/new-account", content=chunks(65537), headers=headers)
         assert problem_of(more) == (413, "malformed")
         assert more.headers["replay-nonce"]
+
+
+async def test_what_is_turned_away_unread_spends_no_nonce(stage: Stage) -> None:
+    """RFC 8555 §6.5 is about nonces that have appeared in a request; of these nobody has seen one."""
+    async with stage(limits=Limits(body=5000)) as scene:
+        wire = scene.stranger()
+        message = await as_json(wire)
+        headers = {"content-type": "application/jose+json"}
+        turned_away = [
+            await scene.http.post("/nothing", content=message, headers=headers),
+            await scene.http.put("/new-account", content=message, headers=headers),
+            await scene.http.post("/new-account", content=message + b" " * 5000, headers=headers),
+            await scene.http.post("/new-account", content=message, headers={"content-type": "application/json"}),
+        ]
+        assert [answer.status_code for answer in turned_away] == [404, 405, 413, 415]
+        for status in (201, 400):  # and now it is
+            assert (await scene.http.post("/new-account", content=message, headers=headers)).status_code == status
 
 
 async def as_json(wire: Wire) -> bytes:
