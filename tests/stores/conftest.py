@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 from tests.interop.postgresql import PostgreSQL
 
-from privet.stores import FileStore, MemoryStore, SQLiteStore, Store, open_store
+from privet.stores import FileStore, MemoryStore, OpenStore, SQLiteStore, open_store
 from privet.stores.postgres import PostgresStore
 
 URLS = {"memory": "memory:", "file": "file:///{}/folder", "sqlite": "sqlite:///{}/database"}
@@ -23,7 +23,7 @@ def url_of(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture(params=[*URLS, "postgresql"])
-def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
     """Each store in turn, empty."""
     with open_store(url_of(request, tmp_path)) as store:
         yield store

@@ -1,10 +1,11 @@
 """What every store promises, told once and tried on each."""
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from privet.stores import Conflict, Record, Store, new_id
+from privet.stores import Conflict, OpenStore, Record, Store, StoreError, new_id
 
 NOW = datetime(2026, 3, 1, 12, 0, 0, 123456, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -343,3 +344,80 @@ class TestIds:
         made = [new_id(time) for time in times]
         assert made == sorted(made)
         assert len({new_id(NOW) for _ in range(1000)}) == 1000
+
+
+class TestWhole:
+    """`records` and `fill`: a store as a whole."""
+
+    RECORDS = (
+        Record("", "", b"\0\xff", 3),
+        Record("ca", "root", b"", 1, files={"cert.pem": b"cert", "key.pem": bytes(range(256))}),
+        Record("certs", "*.internal", b'{"a":1}', 7, files={"key.pem": b"key"}),
+        Record("order", "1", b"{}", 2, index=("account:1", "name:bücher.internal"), expires=NOW),
+        Record("order", "1\0", b"odd", 1, unique=("a\0b",)),
+        Record("order", "\ue000", b"", 1),
+        Record("order", "\U0001f600", b"", 1, unique=("key:1", "key:2")),
+    )
+
+    def test_all_records_come_in_order_of_kind_and_id(self, store: OpenStore) -> None:
+        assert list(store.records()) == []
+        store.commit(*(record._replace(version=0) for record in reversed(self.RECORDS)))
+        assert list(store.records()) == [record._replace(version=1) for record in self.RECORDS]
+
+    def test_what_a_store_is_filled_with_is_there_as_it_was(self, store: OpenStore) -> None:
+        store.fill(iter(self.RECORDS))
+        assert list(store.records()) == list(self.RECORDS)
+        for record in self.RECORDS:
+            assert store.get(record.kind, record.id) == record
+            for name in (*record.unique, *record.index):
+                assert store.find(record.kind, name) == [record]
+        store.commit(read(store, "certs", "*.internal")._replace(body=b"newer"))
+        assert version(store, "certs", "*.internal") == 8
+        assert store.prune(NOW) == 1
+        with pytest.raises(Conflict):
+            store.commit(Record("order", "2", unique=("key:2",)))
+
+    def test_many_records(self, store: OpenStore) -> None:
+        many = [Record("order", f"{number:06}", b"x" * 100, 1, index=("all",)) for number in range(2500)]
+        store.fill(iter(many))
+        assert list(store.records()) == many
+        assert ids(store.find("order", "all", after="002498")) == ["002499"]
+
+    def test_a_store_with_something_in_it_is_not_filled(self, store: OpenStore) -> None:
+        store.commit(Record("order", "0", b"here"))
+        with pytest.raises(Conflict):
+            store.fill(self.RECORDS)
+        assert list(store.records()) == [Record("order", "0", b"here", 1)]
+
+    @pytest.mark.parametrize(
+        "contradiction",
+        [[Record("order", "1", version=2)], [Record("order", "2", version=1, unique=("key:1",))]],
+        ids=["id", "name"],
+    )
+    def test_records_that_contradict_each_other_leave_nothing(
+        self, store: OpenStore, contradiction: list[Record]
+    ) -> None:
+        with pytest.raises(StoreError, match="together"):
+            store.fill([*self.RECORDS, *contradiction])
+        assert list(store.records()) == []
+        store.fill(self.RECORDS)
+        assert list(store.records()) == list(self.RECORDS)
+
+    def test_records_that_end_too_early_leave_nothing(self, store: OpenStore) -> None:
+        def broken() -> Iterator[Record]:
+            yield from self.RECORDS
+            raise StoreError("the file is damaged")
+
+        with pytest.raises(StoreError, match="the file is damaged"):
+            store.fill(broken())
+        assert list(store.records()) == []
+        store.commit(Record("order", "1"))
+
+    def test_others_commit_while_records_are_read_and_are_not_seen(self, store: OpenStore) -> None:
+        store.commit(*(Record("order", f"{number:04}", b"before", index=("all",)) for number in range(1500)))
+        reading = store.records()
+        seen = [next(reading)]
+        store.commit(Record("order", "1499", b"after", 1), Record("order", "2000"), Record("certs", "late"))
+        store.prune(NOW)
+        seen += reading
+        assert [(record.id, record.body) for record in seen] == [(f"{number:04}", b"before") for number in range(1500)]

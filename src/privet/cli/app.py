@@ -10,6 +10,7 @@ import typer
 from privet.cli import options
 from privet.cli.approvals import approve, pending, refuse
 from privet.cli.authority import import_ca, init, root
+from privet.cli.backups import backup, check, restore
 from privet.cli.certificates import issue, list_, revoke, show
 from privet.cli.certs import cert
 from privet.cli.doctor import doctor
@@ -32,6 +33,7 @@ app = typer.Typer(
 _CERTIFICATES = "Certificates"
 _APPROVAL = "Requests that wait for a person"
 _AUTHORITY = "The authority"
+_STORE = "The store"
 _FILES = "Files, without store and server"
 
 app.command(rich_help_panel="The server")(serve)
@@ -49,6 +51,9 @@ app.command(rich_help_panel=_APPROVAL)(refuse)
 app.command(rich_help_panel=_AUTHORITY)(init)
 app.command("import-ca", rich_help_panel=_AUTHORITY)(import_ca)
 app.command(rich_help_panel=_AUTHORITY)(root)
+app.command(rich_help_panel=_STORE)(backup)
+app.command(rich_help_panel=_STORE)(restore)
+app.command(rich_help_panel=_STORE)(check)
 app.command(rich_help_panel=_FILES)(doctor)
 app.add_typer(cert, name="cert", rich_help_panel=_FILES)
 

@@ -37,6 +37,14 @@ KeyPasswordFile = Annotated[
     str | None,
     typer.Option("--key-password-file", metavar="FILE", help="Encrypt the authority's key with the password in FILE."),
 ]
+BackupPasswordFile = Annotated[
+    str | None,
+    typer.Option(
+        "--backup-password-file",
+        metavar="FILE",
+        help="The password of the backup is in FILE. Without it, you are asked for it.",
+    ),
+]
 CN = Annotated[
     str | None,
     typer.Option(

@@ -218,6 +218,7 @@ class Settings:
     permit: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     key_password_file: Path | None = None
+    backup_password_file: Path | None = None
     validity: timedelta = timedelta(hours=24)
 
     host: str = "127.0.0.1"
@@ -279,6 +280,7 @@ READERS: Mapping[str, Reader] = {
     "permit": read_subtrees,
     "exclude": read_subtrees,
     "key_password_file": read_path,
+    "backup_password_file": read_path,
     "validity": read_duration,
     "host": read_text,
     "port": read_port,

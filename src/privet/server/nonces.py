@@ -17,7 +17,7 @@ from privet.acme.problems import Problem, ProblemType
 from privet.stores.asynchronous import AsyncStore
 from privet.stores.base import Conflict, Record
 
-_KEY = ("nonce-key", "nonce-key")
+KEY = ("nonce-key", "nonce-key")
 _SPENT = "spent-nonce"
 _STAMP, _MAC = 16, 16
 # Replicas' clocks differ a little; a nonce from the near future is one of theirs.
@@ -40,10 +40,10 @@ class Nonces:
     async def load(self) -> None:
         """Fetch the key that all processes share, or make it; until then there are no nonces."""
         while not self._key:
-            record = await self._store.get(*_KEY)
+            record = await self._store.get(*KEY)
             if record is None:
                 with contextlib.suppress(Conflict):
-                    await self._store.commit(Record(*_KEY, body=secrets.token_bytes(32)))
+                    await self._store.commit(Record(*KEY, body=secrets.token_bytes(32)))
             else:
                 self._key = record.body
 

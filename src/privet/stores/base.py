@@ -5,10 +5,13 @@ records or none, and only if nobody has changed them since they were read.
 """
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from itertools import islice
 from types import MappingProxyType
-from typing import NamedTuple, Protocol, Self
+from typing import NamedTuple, Protocol, Self, TypeVar
+
+T = TypeVar("T")
 
 NO_FILES: Mapping[str, bytes] = MappingProxyType({})
 
@@ -87,11 +90,33 @@ class Store(Protocol):
 
 
 class OpenStore(Store, Protocol):
-    """A store that somebody opened, and is to close."""
+    """A store that somebody opened, and is to close. It can be copied, as a whole and while others use it."""
+
+    def records(self) -> Iterator[Record]:
+        """Yield all records as they are at one moment, in order of kind and id. Others may commit meanwhile.
+
+        Raises `StoreError` when the medium fails.
+        """
+        ...
+
+    def fill(self, records: Iterable[Record]) -> None:
+        """Store records as they are, versions included, into a store in which there is nothing: all of them or none,
+        also when the process is killed. They survive a power cut once this returns.
+
+        Raises `Conflict` if there is something in it, `StoreError` when two of them cannot be there together or the
+        medium fails, and what `records` raises.
+        """
+        ...
 
     def close(self) -> None: ...
     def __enter__(self) -> Self: ...
     def __exit__(self, *_: object) -> None: ...
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    rest = iter(items)
+    while some := list(islice(rest, size)):
+        yield some
 
 
 def new_id(now: datetime) -> str:

@@ -80,6 +80,30 @@ class FileStore(Together):
                     self._compact()
                 return len(gone)
 
+    def records(self) -> Iterator[Record]:
+        with _failures(), self._lock, self._turn:
+            self._catch_up()
+            found = [self._read_files((record.kind, record.id)) for record in self._picture.all()]
+        for record in found:
+            assert record is not None
+            yield record
+
+    def fill(self, records: Iterable[Record]) -> None:
+        def changes() -> Iterator[Change]:
+            picture = Picture()
+            for record in map(picture.add, records):
+                touched.add((record.kind, record.id))
+                yield {"put": [_to_json(self._write_files(record) if record.files else record)]}
+
+        touched: set[Key] = set()
+        with _failures(), self._writer, self._lock, self._turn:
+            self._catch_up()
+            if self._picture.records:
+                raise Conflict("there is something in the store")
+            with self._or_load_again(touched):
+                self._journal.rewrite(changes())
+                self._load()
+
     def path_of(self, kind: str, id: str, file: str) -> Path:
         """Where a file of a record is. The path stays the same when the record changes."""
         return self._link((kind, id)) / _safe(file)

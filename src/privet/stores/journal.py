@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from privet.stores.base import StoreError
+from privet.stores.base import StoreError, batched
 from privet.stores.disk import open_private, sync_folder
 
 FORMAT = 1
@@ -88,7 +88,9 @@ class Journal:
         path.unlink(missing_ok=True)
         new = Journal(path)
         try:
-            new.append(changes, durable=True)
+            for some in batched(changes, 1000):
+                new.append(some, durable=False)
+            new.append([], durable=True)
             path.replace(self._path)
             sync_folder(self._path.parent)
         finally:

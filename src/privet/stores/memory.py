@@ -5,13 +5,13 @@ It keeps the laws of `Store` like any other, and `FileStore` uses it as the pict
 
 import heapq
 from bisect import bisect_right, insort
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from threading import Lock
 from types import MappingProxyType
 from typing import Self
 
-from privet.stores.base import NO_FILES, Conflict, Record
+from privet.stores.base import NO_FILES, Conflict, Record, StoreError
 
 
 class MemoryStore:
@@ -41,6 +41,20 @@ class MemoryStore:
                 self._picture.drop(*key)
             return len(expired)
 
+    def records(self) -> Iterator[Record]:
+        with self._lock:
+            records = self._picture.all()
+        yield from records
+
+    def fill(self, records: Iterable[Record]) -> None:
+        with self._lock:
+            if self._picture.records:
+                raise Conflict("there is something in the store")
+            picture = Picture()
+            for record in records:
+                picture.add(record)
+            self._picture = picture
+
     def close(self) -> None:
         self._picture = Picture()
 
@@ -64,6 +78,19 @@ class Picture:
         ids = self._ids.get((kind, name), [])
         start = bisect_right(ids, after)
         return [self.records[kind, one] for one in ids[start : start + limit]]
+
+    def all(self) -> list[Record]:
+        return [self.records[key] for key in sorted(self.records)]
+
+    def add(self, record: Record) -> Record:
+        """Put a record that is not there yet at the version it has. Raises `StoreError` if another is in its way."""
+        try:
+            (put,) = self.advance([record._replace(version=0)], ())
+        except Conflict as error:
+            raise StoreError(f"two records cannot be there together: {error}") from None
+        put = put._replace(version=record.version)
+        self.put(put)
+        return put
 
     def advance(self, records: Sequence[Record], unchanged: Sequence[Record]) -> list[Record]:
         """Return the records as they will be stored, each at its next version, or raise `Conflict`."""

@@ -6,13 +6,13 @@ The law of this module: what `commit` returned from is in the database, whole, a
 import contextlib
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-from privet.stores.base import Batch, Conflict, Outcome, Record, StoreError
+from privet.stores.base import Batch, Conflict, Outcome, Record, StoreError, batched
 from privet.stores.columns import DAMAGED, from_files, from_names, to_files, to_names
 from privet.stores.disk import Turn, keep_private, make_folder, open_private
 from privet.stores.together import Together
@@ -40,6 +40,7 @@ MIGRATIONS = (
 _COLUMNS = "kind, id, version, body, names, expires, files"
 _SELECT = f"SELECT {_COLUMNS} FROM record "  # noqa: S608
 _FIND = _SELECT + "WHERE kind = ? AND id > ? ORDER BY id LIMIT ?"
+_ALL = _SELECT + "ORDER BY kind, id"
 _NAMED = """WHERE kind = ?1 AND id IN (
     SELECT id FROM unique_name WHERE kind = ?1 AND name = ?2 AND id > ?3
     UNION SELECT id FROM (SELECT id FROM index_name WHERE kind = ?1 AND name = ?2 AND id > ?3 ORDER BY id LIMIT ?4)
@@ -146,6 +147,30 @@ class SQLiteStore(Together):
             with self._writer, self._turn:
                 return self._in_transaction(forget, durable=False)
         except _FAILED as error:
+            raise self._failure(error) from error
+
+    def records(self) -> Iterator[Record]:
+        try:
+            # One statement is one view of the database, however long it is read.
+            with contextlib.closing(self._connect()) as connection:
+                yield from map(self._from_row, connection.execute(_ALL))
+        except (sqlite3.Error, UnicodeDecodeError) as error:
+            raise self._failure(error) from error
+
+    def fill(self, records: Iterable[Record]) -> None:
+        def insert() -> None:
+            if self._connection.execute("SELECT 1 FROM record").fetchone():
+                raise Conflict("there is something in the store")
+            for some in batched(records, 1000):
+                self._name(_NAME, some)
+                self._execute(_INSERT, [_to_row(record._replace(version=record.version - 1)) for record in some])
+
+        try:
+            with self._writer, self._turn:
+                self._in_transaction(insert, durable=True)
+        except sqlite3.IntegrityError as error:
+            raise StoreError(f"two records cannot be there together: {error}") from error
+        except (*_FAILED, UnicodeEncodeError) as error:
             raise self._failure(error) from error
 
     def close(self) -> None:

@@ -19,7 +19,7 @@ from privet.stores.columns import DAMAGED, from_names, to_files, to_names
 KEYS = "unnest(%s::text[], %s::text[]) AS key (kind, id)"
 _LOCK = f"""SELECT record.kind, record.id, record.version, record.names, record.mark
     FROM {KEYS} JOIN privet.record AS record USING (kind, id) ORDER BY record.kind, record.id FOR """  # noqa: S608
-_INSERT = """INSERT INTO privet.record (kind, id, version, mark, body, names, expires, files)
+INSERT = """INSERT INTO privet.record (kind, id, version, mark, body, names, expires, files)
     SELECT * FROM unnest(%s::text[], %s::text[], %s::bigint[], %s::bigint[], %s::bytea[], %s::text[], %s::timestamptz[],
         %s::text[])
     ON CONFLICT DO NOTHING RETURNING kind, id"""
@@ -31,9 +31,9 @@ _UPDATE = """UPDATE privet.record AS record SET version = new.version, mark = ne
 _CLEAR = f"""DELETE FROM privet.record AS record USING {KEYS}
     WHERE record.kind = key.kind AND record.id = key.id AND record.version = 0"""  # noqa: S608
 _NAMES = "unnest(%s::text[], %s::text[], %s::text[]) AS each (kind, name, id)"
-_NAME_UNIQUE = f"""INSERT INTO privet.unique_name (kind, name, id) SELECT * FROM {_NAMES}
+NAME_UNIQUE = f"""INSERT INTO privet.unique_name (kind, name, id) SELECT * FROM {_NAMES}
     ON CONFLICT DO NOTHING RETURNING kind, name"""  # noqa: S608
-_NAME_INDEX = f"INSERT INTO privet.index_name (kind, name, id) SELECT * FROM {_NAMES} ON CONFLICT DO NOTHING"  # noqa: S608
+NAME_INDEX = f"INSERT INTO privet.index_name (kind, name, id) SELECT * FROM {_NAMES} ON CONFLICT DO NOTHING"  # noqa: S608
 _UNNAME = """DELETE FROM privet.{0} AS old USING unnest(%s::text[], %s::text[], %s::text[]) AS each (kind, name, id)
     WHERE old.kind = each.kind AND old.name = each.name AND old.id = each.id"""
 UNNAME_UNIQUE, UNNAME_INDEX = _UNNAME.format("unique_name"), _UNNAME.format("index_name")
@@ -129,7 +129,7 @@ class _Changes:
         self._changed: dict[Key, tuple[int, Record]] = {}
         self._named: dict[Key, int] = {}  # all unique names that come or go, with the number of the batch
         self._unique: list[tuple[str, str, bool, str]] = []  # kind, name, whether it comes, id
-        self._index: dict[str, list[Name]] = {UNNAME_INDEX: [], _NAME_INDEX: []}
+        self._index: dict[str, list[Name]] = {UNNAME_INDEX: [], NAME_INDEX: []}
         self._marks = [one.mark for one in batches]
         missing: dict[Key, int] = {}
         for number, one in enumerate(batches):
@@ -182,7 +182,7 @@ class _Changes:
                 unique += [(kind, name, True, id) for name in after - before]
                 before, after = [{escaped(name) for name in names} for names in (old[1], record.index)]
                 index[UNNAME_INDEX] += [(kind, name, id) for name in before - after]
-                index[_NAME_INDEX] += [(kind, name, id) for name in after - before]
+                index[NAME_INDEX] += [(kind, name, id) for name in after - before]
         taken = [(kind, name) for kind, name, comes, _ in unique if comes]
         if len(set(taken)) < len(taken) or any((kind, name) in self._named for kind, name, _, _ in unique):
             return Conflict("two records want the same unique name")
@@ -205,7 +205,7 @@ class _Changes:
         if self._new:
             rows = [self._row(key, *self._new[key]) for key in sorted(self._new)]
             wanted.update({key: number for key, (number, _) in self._new.items()})
-            told.append(execute(connection, _INSERT, columns(rows, 8)))
+            told.append(execute(connection, INSERT, columns(rows, 8)))
         execute_each(connection, _UPDATE, [self._row(key, *what) for key, what in self._changed.items()])
         taken: dict[Key, int] = {}
         told_names = []
@@ -213,7 +213,7 @@ class _Changes:
             names = [(kind, name, id) for kind, name, _, id in each]
             if comes:
                 taken.update({(kind, name): self._named[kind, name] for kind, name, _ in names})
-                told_names.append(execute(connection, _NAME_UNIQUE, columns(names, 3)))
+                told_names.append(execute(connection, NAME_UNIQUE, columns(names, 3)))
             else:
                 execute(connection, UNNAME_UNIQUE, columns(names, 3))
         for statement, names in self._index.items():

@@ -5,9 +5,10 @@ for is; a connection that is lost is made anew, and what was under way is done a
 password is in anything this raises.
 """
 
+import contextlib
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -34,11 +35,13 @@ from privet.stores.postgres.commit import (
     wanted_of,
 )
 from privet.stores.postgres.schema import migrate
+from privet.stores.postgres.whole import fill, read_all
 from privet.stores.together import Together
 from privet.stores.urls import is_networked, without_password
 
 _COLUMNS = "record.kind, record.id, record.version, record.body, record.names, record.expires, record.files"
 _GET = f"SELECT {_COLUMNS} FROM {KEYS} JOIN privet.record AS record USING (kind, id)"  # noqa: S608
+_ALL = f"SELECT {_COLUMNS} FROM privet.record AS record ORDER BY record.kind, record.id"  # noqa: S608
 _FIND = f"""SELECT {_COLUMNS} FROM privet.record WHERE kind = %(kind)b AND id > %(after)b
     ORDER BY id LIMIT %(limit)b"""  # noqa: S608
 _FIND_NAMED = f"""SELECT {_COLUMNS} FROM privet.record WHERE kind = %(kind)b AND id IN (
@@ -171,6 +174,26 @@ class PostgresStore(Together):
             return len(rows)
 
         return self._try(forget)
+
+    def records(self) -> Iterator[Record]:
+        with self._alone() as connection:
+            yield from map(self._from_row, read_all(connection, _ALL))
+
+    def fill(self, records: Iterable[Record]) -> None:
+        with self._alone() as connection:
+            try:
+                fill(connection, records)
+            except UnicodeEncodeError as error:  # half a surrogate is no text
+                raise StoreError(f"{self._name}: {error}") from error
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[Connection]:
+        """A connection for something long. What fails is not done again: the caller may have seen half of it."""
+        try:
+            with contextlib.closing(self._connect()) as connection:
+                yield connection
+        except psycopg.Error as error:
+            raise self._failure(error) from None
 
     def close(self) -> None:
         with self._writer:

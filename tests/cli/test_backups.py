@@ -1,0 +1,293 @@
+"""A store copied while a server runs, brought back into any other kind of store, and looked through."""
+
+import asyncio
+import json
+import os
+import pty
+import sqlite3
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tests.cli.command import PRIVET, Person, environment
+from tests.interop.postgresql import PostgreSQL
+from tests.interop.programs import Program
+
+from privet import Client, FileStore, MemoryStore
+from privet.ca.certificates import Certificate
+from privet.stores import OpenStore, Record, open_store
+
+PASSWORD = "correct horse battery\n"
+
+
+@pytest.fixture
+def keeper(owner: Person) -> Person:
+    """A person with an authority, some certificates, and the password of a backup in a file."""
+    (owner.folder / "password").write_text(PASSWORD)
+    owner.does("issue", "a.internal", "10.0.0.1")
+    owner.does("issue", "*.b.internal", "--wildcard")
+    owner.does("issue", "client.internal", "--client")
+    return owner
+
+
+def saved(person: Person, name: str = "backup") -> Path:
+    person.does("backup", name, "--backup-password-file", "password")
+    return person.folder / name
+
+
+def records(url: str) -> list[Record]:
+    with open_store(url) as store:
+        return list(store.records())
+
+
+@pytest.fixture(params=["sqlite", "file", "postgresql"])
+def target(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A store of each kind in which there is nothing."""
+    if request.param == "postgresql":
+        running: PostgreSQL = request.getfixturevalue("postgresql")
+        return running.new_database()
+    return f"{request.param}:///{tmp_path}/restored"
+
+
+async def issue(directory: str, name: str, store: OpenStore | None = None) -> bytes:
+    async with Client(directory, allow_insecure=True, store=store or MemoryStore()) as client:
+        return (await client.issue(name)).cert_pem
+
+
+def test_a_store_moves_while_it_is_served_and_the_other_goes_on_with_it(keeper: Person, target: str) -> None:
+    with FileStore(keeper.folder / "node") as node:
+        with keeper.serves("--auto-approve") as server:
+            asyncio.run(issue(server.directory, "served.internal", node))
+            made = keeper.does("backup", "backup", "--backup-password-file", "password", "--json").json
+            asyncio.run(issue(server.directory, "later.internal", node))
+        assert stat.S_IMODE((keeper.folder / "backup").stat().st_mode) == 0o600
+        assert [path.name for path in keeper.folder.iterdir() if "backup" in path.name] == ["backup"]
+        assert made["bytes"] == (keeper.folder / "backup").stat().st_size
+        assert (made["kinds"]["certificate"], made["kinds"]["account"]) == (4, 1)
+
+        moved = Person(keeper.folder, target)
+        done = moved.does("restore", "backup", "--backup-password-file", "password", "--json").json
+        assert done["records"] == made["records"] - 1  # all but the key of nonces
+        assert done["taken"] == made["taken"]
+        before = {(each["serial"], each["fingerprint"], each["status"]) for each in keeper.does("list", "--json").json}
+        after = {(each["serial"], each["fingerprint"], each["status"]) for each in moved.does("list", "--json").json}
+        assert len(before - after) == 1
+        assert after < before
+        assert moved.does("root").out == keeper.does("root").out
+        assert moved.does("check", "--json").json["wrong"] == []
+        with moved.serves("--auto-approve") as server:
+            asyncio.run(issue(server.directory, "again.internal", node))
+        assert len(moved.does("list", "--json").json) == 5
+    assert moved.does("check", "--json").json["wrong"] == []
+
+
+def test_versions_stay_and_what_was_spent_stays_spent(keeper: Person, tmp_path: Path) -> None:
+    with keeper.serves("--auto-approve") as server:
+        asyncio.run(issue(server.directory, "served.internal"))
+    before = records(f"sqlite:///{keeper.folder}/privet.db")
+    assert {"nonce-key", "spent-nonce", "account"} <= {record.kind for record in before}
+    assert {record.version for record in before} >= {1, 2}
+    saved(keeper)
+    Person(keeper.folder, f"sqlite:///{tmp_path}/again").does("restore", "backup", "--backup-password-file", "password")
+    assert records(f"sqlite:///{tmp_path}/again") == [record for record in before if record.kind != "nonce-key"]
+
+
+def test_nothing_is_restored_over_something(keeper: Person) -> None:
+    saved(keeper)
+    before = records(f"sqlite:///{keeper.folder}/privet.db")
+    refused = keeper.tries("restore", "backup", "--backup-password-file", "password")
+    assert (refused.status, refused.sentences) == (
+        1,
+        ["there is something in sqlite:///privet.db already: say with --store another place, where nothing is yet"],
+    )
+    assert records(f"sqlite:///{keeper.folder}/privet.db") == before
+
+
+def test_a_backup_is_not_written_over(keeper: Person) -> None:
+    first = saved(keeper).read_bytes()
+    refused = keeper.tries("backup", "backup", "--backup-password-file", "password")
+    assert refused.sentences == ["backup exists: choose another name, or replace it with --force"]
+    assert (keeper.folder / "backup").read_bytes() == first
+    keeper.does("backup", "backup", "--backup-password-file", "password", "--force")
+    assert (keeper.folder / "backup").read_bytes() != first
+
+
+FOREIGN = "not encrypted in the way backups of privet are, with a password alone"
+DAMAGES: list[tuple[Callable[[bytes], bytes], str]] = [
+    (lambda data: data[:-1], "cut short or damaged at its end"),
+    (lambda data: data[:200], "cut short or damaged at its end"),
+    (lambda data: data[:120], "damaged at its beginning"),
+    (lambda data: data[:100], FOREIGN),
+    (lambda data: data[:-100] + bytes([data[-100] ^ 1]) + data[-99:], "cut short or damaged at its end"),
+    (lambda data: data + b"\0", "cut short or damaged at its end"),
+    (lambda data: b"", "no backup of privet"),
+    (lambda data: b"SQLite format 3\0" + data, "no backup of privet"),
+    (
+        lambda data: data.replace(b" 17\n", b" 30\n"),
+        "not encrypted in the way backups of privet are, with a password alone",
+    ),
+    (lambda data: data.replace(b"--- ", b"--- A"), "damaged at its beginning"),
+]
+
+
+def test_a_damaged_backup_is_told_and_leaves_nothing(keeper: Person) -> None:
+    path = saved(keeper)
+    whole = path.read_bytes()
+    other = Person(keeper.folder, "sqlite:///other.db")
+    for damage, sentence in DAMAGES:
+        path.write_bytes(damage(whole))
+        refused = other.tries("restore", "backup", "--backup-password-file", "password")
+        assert (refused.status, refused.sentences) == (1, [f"the backup backup cannot be restored: it is {sentence}"])
+        assert records(f"sqlite:///{keeper.folder}/other.db") == []
+
+
+def test_passwords(keeper: Person) -> None:
+    saved(keeper)
+    other = Person(keeper.folder, "sqlite:///other.db")
+    (keeper.folder / "wrong").write_text("wrong horse battery")
+    refused = other.tries("restore", "backup", "--backup-password-file", "wrong")
+    assert refused.sentences == ["the backup backup cannot be restored: it was made with another password"]
+    assert not (keeper.folder / "other.db").exists()
+    (keeper.folder / "short").write_text("1234567\n")
+    assert "too short" in keeper.tries("backup", "other", "--backup-password-file", "short").sentences[0]
+    assert "cannot be read" in keeper.tries("backup", "other", "--backup-password-file", "none").sentences[0]
+    assert "is missing" in keeper.tries("backup", "other").sentences[0]
+    assert not (keeper.folder / "other").exists()
+    other.does("restore", "backup", env={"PRIVET_BACKUP_PASSWORD_FILE": "password"})
+
+
+def test_a_person_is_asked_for_the_password_and_sees_how_far_it_is(keeper: Person) -> None:
+    def typed(*arguments: str, answers: int) -> str:
+        child, terminal = pty.fork()
+        if not child:
+            os.chdir(keeper.folder)
+            os.execve(PRIVET[0], [*PRIVET, *arguments], environment(keeper.folder))
+        said = b""
+        while True:
+            try:
+                said += os.read(terminal, 1000)
+            except OSError:
+                break
+            if answers and said.endswith(b": "):
+                os.write(terminal, PASSWORD.encode())
+                answers -= 1
+                said += b"\n"
+        assert os.waitpid(child, 0)[1] == 0, said
+        return said.decode()
+
+    said = typed("backup", "typed", "--store", "sqlite:///privet.db", answers=2)
+    assert "compared " in said
+    assert PASSWORD.strip() not in said
+    assert "stored " in typed("restore", "typed", "--store", "sqlite:///other.db", answers=1)
+
+
+def test_places_where_nothing_can_be_written_or_read(keeper: Person) -> None:
+    told = keeper.tries("backup", "nowhere/backup", "--backup-password-file", "password").sentences
+    assert told == ["nowhere/backup cannot be written: No such file or directory; choose another place"]
+    told = keeper.tries("restore", "nothing", "--backup-password-file", "password").sentences
+    assert told == ["the backup nothing cannot be read: No such file or directory"]
+    saved(keeper)
+    memory = Person(keeper.folder, "memory:")
+    assert "ends with this command" in memory.tries("restore", "backup").sentences[0]
+    assert "ends with the process" in memory.tries("backup", "other").sentences[0]
+    assert "there is nothing at" in Person(keeper.folder, "sqlite:///none.db").tries("check").sentences[0]
+
+
+def test_a_restore_that_is_killed_leaves_nothing_and_can_be_done_again(keeper: Person, target: str) -> None:
+    with open_store(f"sqlite:///{keeper.folder}/privet.db") as store:
+        for page in range(20):
+            store.commit(*(Record("noise", f"{page:02}{number:04}", b"x" * 500) for number in range(1000)))
+    saved(keeper)
+    moved = Person(keeper.folder, target)
+    command = (*PRIVET, "restore", "backup", "--backup-password-file", "password")
+    with Program(*command, cwd=keeper.folder, env=environment(keeper.folder, {"PRIVET_STORE": target})) as restoring:
+        open_store(target).close()  # until it can be opened, and perhaps until it has been filled
+        restoring.kill()
+    found = records(target)
+    if not found:
+        moved.does("restore", "backup", "--backup-password-file", "password")
+        found = records(target)
+    assert found == [record for record in records(f"sqlite:///{keeper.folder}/privet.db") if record.kind != "nonce-key"]
+
+
+class TestCheck:
+    def test_a_sound_store(self, keeper: Person) -> None:
+        with keeper.serves("--auto-approve") as server:
+            asyncio.run(issue(server.directory, "served.internal"))
+        said = keeper.does("check")
+        assert "certificate" in said.out
+        found = keeper.does("check", "--json").json
+        assert found["wrong"] == []
+        assert found["kinds"]["certificate"] == 4
+        assert found["kinds"]["order"] == 1
+
+    def spoil(self, keeper: Person, change: str, kind: str = "certificate") -> list[str]:
+        """Change the newest record of a kind in the database by hand, and return what is said about it."""
+        with keeper.serves("--auto-approve") as server:
+            asyncio.run(issue(server.directory, "served.internal"))
+        with sqlite3.connect(keeper.folder / "privet.db") as database:
+            row = f"(SELECT max(number) FROM record WHERE kind = '{kind}')"
+            database.execute(f"UPDATE record SET {change} WHERE number = {row}")
+        database.close()
+        done = keeper.tries("check")
+        assert done.status == 1
+        assert done.sentences[-1].endswith("wrong in the store")
+        wrong: list[str] = keeper.tries("check", "--json").json["wrong"]
+        assert all(sentence in done.out for sentence in wrong)
+        return wrong
+
+    def test_a_certificate_that_cannot_be_read(self, keeper: Person) -> None:
+        assert any("cannot be read" in sentence for sentence in self.spoil(keeper, "body = CAST('{' AS BLOB)"))
+
+    def test_an_order_whose_certificate_is_gone(self, keeper: Person) -> None:
+        found = self.spoil(keeper, "kind = 'other'")
+        (sentence,) = [sentence for sentence in found if "not on record" in sentence]
+        assert sentence.startswith("the order ")
+
+    def test_a_certificate_whose_order_is_gone(self, keeper: Person) -> None:
+        (sentence,) = self.spoil(keeper, "kind = 'other'", "order")
+        assert "which is not on record or does not name it" in sentence
+
+    def test_a_certificate_with_another_name_serial_or_signature(self, keeper: Person) -> None:
+        saved(keeper)
+        with open_store(f"sqlite:///{keeper.folder}/privet.db") as store:
+            one, two, _ = (Certificate.from_record(each) for each in store.find("certificate"))
+            assert one.der
+            assert two.der
+            body = json.loads(one.to_record().body)
+            swapped = Certificate.from_record(
+                one.to_record()._replace(
+                    body=json.dumps({**body, "der": json.loads(two.to_record().body)["der"]}).encode()
+                )
+            )
+            store.commit(swapped.to_record())
+        wrong = "\n".join(keeper.tries("check", "--json").json["wrong"])
+        assert f"{one.serial:x} has another serial number on it: {two.serial:x}" in wrong
+        assert f"{one.serial:x} has other names on it: *.b.internal" in wrong
+
+    def test_a_certificate_of_a_stranger(self, keeper: Person) -> None:
+        other = Person(keeper.folder, "sqlite:///stranger.db")
+        other.does("init")
+        with (
+            open_store(f"sqlite:///{keeper.folder}/privet.db") as store,
+            open_store(f"sqlite:///{keeper.folder}/stranger.db") as stranger,
+        ):
+            (foreign,) = stranger.find("ca")
+            own = store.get("ca", "root")
+            assert own
+            store.commit(own._replace(files=foreign.files))
+        wrong = keeper.tries("check", "--json").json["wrong"]
+        assert len(wrong) == 3
+        assert all(sentence.endswith("is not signed by the authority 'root'") for sentence in wrong)
+
+    def test_two_certificates_of_one_order(self, keeper: Person) -> None:
+        with keeper.serves("--auto-approve") as server:
+            asyncio.run(issue(server.directory, "served.internal"))
+        with open_store(f"sqlite:///{keeper.folder}/privet.db") as store:
+            (order,) = store.find("order")
+            record = store.find("certificate")[0]
+            body = json.loads(record.body)
+            store.commit(record._replace(body=json.dumps({**body, "request": order.id}).encode()))
+        wrong = keeper.tries("check", "--json").json["wrong"]
+        assert f"the order {order.id} has 2 certificates" in wrong
