@@ -5,7 +5,7 @@ The law of this module: it looks at every record once, and holds none of them, s
 
 import contextlib
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 
 from cryptography import x509
@@ -111,7 +111,7 @@ def _check_one(
             _READERS[record.kind](record)
 
 
-_READERS = {
+_READERS: Mapping[str, Callable[[Record], object]] = {
     Kind.ACCOUNT: Account.from_record,
     Kind.AUTHORIZATION: Authorization.from_record,
     Kind.EXTERNAL_ACCOUNT_KEY: ExternalAccountKey.from_record,
