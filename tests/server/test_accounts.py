@@ -433,7 +433,7 @@ async def change_key(wire: Wire, key: PrivateKey) -> Any:
         (inner_with(url="http://other.internal/key-change"), 400, "malformed"),
         (inner_with(alg="none"), 400, "badSignatureAlgorithm"),
         (inner_with(alg="HS256"), 400, "badSignatureAlgorithm"),
-        (inner_with(alg="RS256"), 400, "badSignatureAlgorithm"),
+        (inner_with(alg="RS256"), 400, "badPublicKey"),
         (inner_with(jwk={"kty": "oct", "k": "AAAA"}), 400, "badPublicKey"),
         (inner_with(jwk={"kty": "EC"}), 400, "badPublicKey"),
         (inner_with(crit=["b64"]), 400, "malformed"),
