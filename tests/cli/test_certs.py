@@ -2,18 +2,21 @@
 
 import base64
 import os
+import re
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.certificates import assert_is_ca, assert_is_leaf, openssl, openssl_verify, same_key
-from tests.cli.command import Person
+from tests.cli.command import PRIVET, Person, environment
+from tests.interop.programs import Program
 from tests.mtls.nodes import Authority, shake
 
 from privet import TLSConfig, extract_peer_cn
@@ -81,12 +84,56 @@ def test_nothing_is_overwritten_unasked(founder: Person) -> None:
         if part != "ca":
             founder.does("cert", *command, *where, "--force")
             assert (founder.folder / f"certs/{part}.key").read_bytes() != before
+    link = founder.folder / "certs/lost/node.key"
+    link.parent.mkdir()
+    link.symlink_to("nowhere")
+    again = founder.tries("cert", "create-node", "a.internal", "--ca-dir", "certs/", "--out", "certs/lost")
+    assert again.sentences[0].startswith("certs/lost/node.key exists: ")
+    assert link.is_symlink()
     founder.does("cert", "create-ca", "--out", "certs/", "--force")
     key = founder.folder / "certs/ca.key"
     key.chmod(0o644)
     founder.does("cert", "create-ca", "--out", "certs/", "--force")
     assert mode(key) == 0o600
     assert not [path for path in (founder.folder / "certs").iterdir() if path.name.startswith(".")]
+
+
+def test_of_several_that_make_an_authority_at_once_one_does(person: Person) -> None:
+    """No certificate beside the key of another, whoever was first."""
+    command = [*PRIVET, "cert", "create-ca", "--out", "certs"]
+    several = [
+        Program(*command, "--cn", f"CA {number}", env=environment(person.folder), cwd=person.folder)
+        for number in range(4)
+    ]
+    ended = [(each.process.wait(60), each.stop(), each.output) for each in several]
+    assert sorted(status for status, *_ in ended) == [0, 1, 1, 1]
+    for status, _, output in ended:
+        assert status == 0 or re.search(r"^privet: certs/ca\.(crt|key) exists: ", output)
+    person.does("cert", "create-node", "a.internal", "--ca-dir", "certs", "--out", "certs/node")
+    assert sorted(path.name for path in (person.folder / "certs").iterdir()) == ["ca.crt", "ca.key", "node"]
+
+
+def test_an_authority_whose_key_others_may_open_is_pointed_out(founder: Person) -> None:
+    (founder.folder / "certs/ca.key").chmod(0o640)
+    done = founder.does("cert", "create-node", "a.internal", "--ca-dir", "certs", "--out", "certs/node")
+    (told,) = done.sentences
+    assert told == "others may open certs/ca.key, which signs for everybody: chmod 600 certs/ca.key"
+
+
+def test_what_strangers_wrote_moves_no_cursor(founder: Person) -> None:
+    """Names in certificates may have anything in them."""
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "\x1b[2J\x9b31mred")])
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    builder = x509.CertificateBuilder(name, name, key.public_key(), 1, now - timedelta(1), now + timedelta(1))
+    (founder.folder / "red.crt").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    for command in (
+        ("cert", "list"),
+        ("cert", "info", "red.crt"),
+        ("doctor", "--cert", "red.crt", "--ca", "certs/ca.crt"),
+    ):
+        said = founder.tries(*command).out
+        assert "red" in said
+        assert not re.search(r"[\x1b\x9b]", said)
 
 
 def test_how_long_and_with_which_key_can_be_said(person: Person) -> None:

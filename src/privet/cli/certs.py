@@ -68,7 +68,7 @@ def create_ca(
         issuer = make_root(keys.generate(key_kind), cn, _now(), timedelta(days=validity))
     except ValueError as error:
         raise Mistakes([f"--cn or --validity cannot be used: {error}"]) from None
-    paths = _write(out, {"ca.key": to_pem(issuer.key), "ca.crt": issuer.chain_pem})
+    paths = _write(out, {"ca.key": to_pem(issuer.key), "ca.crt": issuer.chain_pem}, force)
     _told(issuer.chain[0], paths, json)
 
 
@@ -170,7 +170,7 @@ def list_(
     for path, document in found:
         status = str(document["status"])
         marked = status.upper() if status == "expired" else status
-        names = _shown(document["names"]) or document["subject"]
+        names = _shown(document["names"]) or _shown(document["subject"])
         print(f"{path!s:<{width}}  {marked:<13}  {document['not_after']:<20}  {names}")
 
 
@@ -200,7 +200,7 @@ def _create(
     # What leads to the root, and not the root, which the other end has to have.
     chain = [certificate, *(each for each in issuer.chain if each.subject != each.issuer)]
     pem = b"".join(each.public_bytes(Encoding.PEM) for each in chain)
-    paths = _write(out, {f"{part}.key": to_pem(key), f"{part}.crt": pem})
+    paths = _write(out, {f"{part}.key": to_pem(key), f"{part}.crt": pem}, force)
     if certificate.not_valid_after_utc == issuer.not_after:
         typer.echo(f"privet: it ends with its CA, before {validity} days are over", err=True)
     _told(certificate, paths, json)
@@ -213,6 +213,8 @@ def _issuer(folder: Path, password: bytes | None) -> Issuer:
             makes = f"`privet cert create-ca --out {folder}` makes an authority"
             raise Failure(f"there is no {path}: {makes}, and --ca-dir says where it is")
     certificate, key = read_file(cert_path), read_file(key_path)
+    if key_path.stat().st_mode & 0o077:
+        typer.echo(f"privet: others may open {key_path}, which signs for everybody: chmod 600 {key_path}", err=True)
     for path, content, kind in ((cert_path, certificate, Kind.CERTIFICATE), (key_path, key, Kind.KEY)):
         items = contents_of(content, password)
         if kind not in [item.kind for item in items]:
@@ -227,11 +229,15 @@ def _issuer(folder: Path, password: bytes | None) -> Issuer:
 def _check(folder: Path, names: Iterable[str], force: bool) -> None:
     """Find out before anything is made. Raises `Failure`."""
     for name in names:
-        if not force and (folder / name).exists():
-            raise Failure(f"{folder / name} exists: replace it with --force, or choose another folder with --out")
+        if not force and os.path.lexists(folder / name):  # a link to nowhere is there as well
+            raise _exists(folder / name)
 
 
-def _write(folder: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:
+def _exists(path: Path) -> Failure:
+    return Failure(f"{path} exists: replace it with --force, or choose another folder with --out")
+
+
+def _write(folder: Path, contents: Mapping[str, bytes], force: bool) -> dict[str, Path]:
     """Write each file as a whole; keys stay as private as a temporary file is."""
     paths = {}
     for name, content in contents.items():
@@ -244,11 +250,18 @@ def _write(folder: Path, contents: Mapping[str, bytes]) -> dict[str, Path]:
                     os.fsync(file.fileno())
                     if not name.endswith(".key"):
                         os.fchmod(file.fileno(), 0o644)
-                    paths[name] = Path(file.name).replace(folder / name)
+                    if force:
+                        Path(file.name).rename(folder / name)
+                    else:  # which fails if somebody else has put something there meanwhile
+                        (folder / name).hardlink_to(file.name)
+                        Path(file.name).unlink()
+                    paths[name] = folder / name
                 except OSError:
                     with contextlib.suppress(OSError):
                         Path(file.name).unlink()
                     raise
+        except FileExistsError:
+            raise _exists(folder / name) from None
         except OSError as error:
             raise Failure(f"cannot write {folder / name}: {error.strerror}; choose another folder with --out") from None
     return paths

@@ -101,8 +101,8 @@ def doctor(
     else:
         for finding in findings:
             print(f"{'problem' if finding.problem else 'note'}: {finding.cause}")
-            print(f"    {finding.says}")
-            print(f"    → {finding.do}")
+            print(f"    {printable(finding.says)}")  # it quotes what strangers wrote
+            print(f"    → {printable(finding.do)}")
         if not problems:
             print("nothing is wrong with what was looked at")
     if problems:

@@ -30,7 +30,7 @@ from privet.cli.node_folder import Folder, NodeSettings, read_owner, write_file
 from privet.cli.node_renewal import NotReloaded, told
 from privet.cli.node_status import Standing, standing
 from privet.cli.node_trust import install, named_root
-from privet.cli.printing import print_fields, print_json, to_text
+from privet.cli.printing import print_fields, print_json, printable, to_text
 from privet.cli.serving import log_config
 from privet.client.errors import ClientError
 from privet.client.signing import ExternalAccount
@@ -84,7 +84,7 @@ def bootstrap(
     installed = install(root) if install_ else None
     document = {
         "fingerprint": fingerprint_of(root),
-        "subject": root.subject.rfc4514_string(),
+        "subject": printable(root.subject.rfc4514_string()),
         "not_after": to_text(root.not_valid_after_utc),
         "file": out and str(out),
         "installed": installed and str(installed),
