@@ -70,6 +70,7 @@ async def test_of_where_a_request_came_from_no_more_is_kept_than_an_address(stag
     """The server in front says what it likes; of an address with an interface, everything is kept."""
     async with stage() as scene:
         for said, kept in (("fe80::1%eth0", "fe80::1%eth0"), (60_000 * "x", 100 * "x")):
+            scene.clock.forward(seconds=1)  # ids are in the order of time, and no finer
             transport = httpx.ASGITransport(scene.responder, client=(said, 4711))
             async with httpx.AsyncClient(transport=transport, base_url=scene.base) as http:
                 wire = Wire(http)

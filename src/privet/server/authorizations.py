@@ -14,7 +14,7 @@ from privet.acme.payloads import read_new_authorization, read_status
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
 from privet.ca.constraints import NamesRefused
-from privet.server.permissions import permit_identifiers
+from privet.server.permissions import log_rulings, permit_identifiers
 from privet.server.policy import Decision, Ruling
 from privet.server.rates import Count
 from privet.server.records import Account, Authorization, Challenge, Kind
@@ -58,6 +58,7 @@ async def new_authorization(server: Server, request: VerifiedRequest) -> Reply:
         ahead=True,
     )
     await server.commit(authorization, unchanged=[account, *unchanged])
+    log_rulings(account.id, rulings)
     return Reply(
         _shown(server, authorization, request.urls), status=201, location=request.urls.to("authz", authorization.id)
     )

@@ -21,7 +21,7 @@ from privet.ca.keys import WeakKey
 from privet.server.accounts import keep_for_longer
 from privet.server.authorizations import check_pending, make_authorization, take_up_all, to_rfc3339
 from privet.server.limits import Limits
-from privet.server.permissions import permit_certificate, permit_identifiers
+from privet.server.permissions import log_rulings, permit_certificate, permit_identifiers
 from privet.server.policy import Decision, Ruling
 from privet.server.rates import Count, network_of
 from privet.server.records import PERSON, Account, Authorization, Kind, Order, proved_name, settle
@@ -76,6 +76,7 @@ async def new_order(server: Server, request: VerifiedRequest) -> Reply:
         await server.commit(order, *made, unchanged=[account, *reused, *unchanged])
     else:
         await server.commit(order, *made, longer, unchanged=[*reused, *unchanged])
+    log_rulings(account.id, rulings)
     return _reply(settle(order, authorizations, now), request.urls, status=201)
 
 

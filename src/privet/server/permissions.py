@@ -50,7 +50,7 @@ async def permit_account(
         if answer is not None and answer is not True:
             raise TypeError("a policy lets an account be by returning None, and refuses by raising Problem")
 
-    with _on_record(applicant):
+    with _on_record(server, applicant):
         await _ask(server, lambda: server.policy.allow_account(applicant), read)
 
 
@@ -65,12 +65,16 @@ async def permit_identifiers(
     """Ask what the account has to do for each of these. Raises `Problem` if it may not have all of them."""
     bound = await find_bound(server, request.owner)
     applicant = _applicant_of(server, request, bound, profile, lifetime)
-    with _on_record(applicant):
+    with _on_record(server, applicant):
         rulings = await _rule_on(server, applicant, bound, identifiers)
+    return Permission(rulings, _unchanged(bound))
+
+
+def log_rulings(account: str, rulings: Mapping[Identifier, Ruling]) -> None:
+    """A line for each name, by which rule an account has it. For orders that are made: others fill the log."""
     for identifier, ruling in rulings.items():
         if ruling.rule:
-            log.info("account %s, %s: %s by %a", applicant.account, identifier, ruling.decision.value, ruling.rule)
-    return Permission(rulings, _unchanged(bound))
+            log.info("account %s, %s: %s by %a", account, identifier, ruling.decision.value, ruling.rule)
 
 
 async def _rule_on(
@@ -124,7 +128,7 @@ async def permit_certificate(
             raise TypeError("a policy answers with the lifetime that a certificate may have, or None")
         return min(answer, longest)
 
-    with _on_record(applicant):
+    with _on_record(server, applicant):
         allowed = await _ask(server, lambda: policy.allow_certificate(applicant, identifiers, key_type), read)
         if lifetime is not None and lifetime > allowed:
             raise Problem(ProblemType.UNAUTHORIZED, f"this certificate may live for {allowed} at most; order it anew")
@@ -132,7 +136,7 @@ async def permit_certificate(
 
 
 @contextlib.contextmanager
-def _on_record(applicant: Applicant) -> Iterator[None]:
+def _on_record(server: Server, applicant: Applicant) -> Iterator[None]:
     """A line in the log for what is not allowed: who asked, from where, and why not."""
     try:
         yield
@@ -145,7 +149,7 @@ def _on_record(applicant: Applicant) -> Iterator[None]:
             "clientCertificate": shown.fingerprint if shown else None,
             "reasons": [each.detail for each in problem.subproblems[:_TOLD]] or [problem.detail],
         }
-        log.info("not allowed %s", to_json(about).decode())
+        server.denials.say(applicant.client, "not allowed %s", to_json(about).decode())
         raise
 
 

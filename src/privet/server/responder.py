@@ -18,6 +18,7 @@ from privet.ca.profiles import DEFAULT, Profile
 from privet.server import accounts, approval, authorizations, certificates, orders
 from privet.server.asgi import Receive, Scope, Send, answer_others
 from privet.server.client_certificates import find_client_certificate
+from privet.server.denials import Denials
 from privet.server.limits import Limits
 from privet.server.nonces import Nonces
 from privet.server.policy import Decision, Everybody, Policy, warn_of_strangers
@@ -121,6 +122,7 @@ class ACMEResponder:
             store=async_store,
             nonces=Nonces(async_store, limits.nonce_lifetime, now),
             rates=Rates(async_store, ca.name, now),
+            denials=Denials(now),
             policy=policy or Everybody(Decision.TRUST if trusting else Decision.PROVE),
             validators=choose_validators(TakesTheirWord() if auto_approve else challenge_validator),
             limits=limits,
@@ -170,7 +172,9 @@ class ACMEResponder:
             with_nonce = with_nonce or path == "new-nonce"
             reply = await self._answer(scope, receive, path, urls)
         except Problem as problem:
-            log.info("refused %s %a from %a: %s", scope["method"], scope["path"][:100], _client(scope)[:50], problem)
+            client = _client(scope)
+            asked = (scope["method"], scope["path"][:100], client[:50])
+            self._server.denials.say(client, "refused %s %a from %a: %s", *asked, problem)
             reply = _refusal(problem)
         except StoreError:
             log.exception("the store failed")

@@ -13,6 +13,7 @@ from privet.acme.problems import Problem, ProblemType
 from privet.ca.authority import CertificateAuthority
 from privet.ca.certificates import Certificate
 from privet.ca.profiles import Profile
+from privet.server.denials import Denials
 from privet.server.limits import Limits
 from privet.server.nonces import Nonces
 from privet.server.policy import Policy
@@ -89,6 +90,7 @@ class Server:
     store: AsyncStore
     nonces: Nonces
     rates: Rates
+    denials: Denials
     policy: Policy
     validators: Validators | None
     limits: Limits

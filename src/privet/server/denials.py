@@ -1,0 +1,51 @@
+"""What the log says of requests that are refused.
+
+The law: of one client there are so many lines in a minute, and then a number. Whoever asks for ever fills no disk with
+what is said about it.
+"""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+log = logging.getLogger("privet")
+
+MOST, SPAN = 100, timedelta(minutes=1)
+_REMEMBERED = 1000
+
+
+@dataclass(slots=True)
+class _Told:
+    since: datetime
+    lines: int = 0
+    untold: int = 0
+
+
+class Denials:
+    """The refusals of a responder, by the address of who asked."""
+
+    def __init__(self, now: Callable[[], datetime]) -> None:
+        self._now = now
+        self._clients: OrderedDict[str, _Told] = OrderedDict()
+
+    def say(self, client: str, message: str, *arguments: object) -> None:
+        client, now = client[:50], self._now()
+        told = self._clients.get(client)
+        if told is None or not told.since <= now < told.since + SPAN:
+            if told is not None:
+                self._sum_up(client, told)
+            told = self._clients[client] = _Told(now)
+            if len(self._clients) > _REMEMBERED:
+                self._sum_up(*self._clients.popitem(last=False))
+        self._clients.move_to_end(client)
+        if told.lines < MOST:
+            told.lines += 1
+            log.info(message, *arguments)
+        else:
+            told.untold += 1
+
+    def _sum_up(self, client: str, told: _Told) -> None:
+        if told.untold:
+            log.info("%d more refusals of %a within a minute of %s", told.untold, client, told.since.isoformat())

@@ -1,0 +1,65 @@
+"""What the log says of refusals: every one of who errs, and a number of who never stops."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from tests.server.conftest import Clock, Stage
+
+from privet.acme.problems import Problem, ProblemType
+from privet.server.denials import MOST, SPAN, Denials
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    caplog.set_level("INFO", "privet")
+    return caplog
+
+
+async def test_a_client_in_a_loop_fills_no_log(stage: Stage, log: pytest.LogCaptureFixture) -> None:
+    class Nothing:
+        def allow_account(self, applicant: object) -> None: ...
+
+        def allow_order(self, applicant: object, identifiers: object) -> None:
+            raise Problem(ProblemType.REJECTED_IDENTIFIER, "nothing for you")
+
+    async with stage(policy=Nothing()) as scene:
+        wire = await scene.account()
+        for _ in range(300):
+            assert (await wire.order("a.internal")).status_code == 403
+        said = [line for line in log.messages if line.startswith(("refused ", "not allowed "))]
+        assert len(said) == MOST
+        scene.clock.time += SPAN
+        wire.nonce = None
+        await wire.order("a.internal")
+    assert f"{600 - MOST} more refusals of '127.0.0.1' within a minute of 2026-03-01T12:00:00+00:00" in log.messages
+    assert len(log.messages) < MOST + 10
+
+
+def test_others_are_told_of_as_ever(log: pytest.LogCaptureFixture) -> None:
+    denials = Denials(Clock())
+    for _ in range(2 * MOST):
+        denials.say("10.0.0.1", "refused %s", "one")
+    denials.say("10.0.0.2", "refused %s", "other")
+    assert log.messages == ["refused one"] * MOST + ["refused other"]
+
+
+def test_who_is_forgotten_is_summed_up(log: pytest.LogCaptureFixture) -> None:
+    denials = Denials(Clock())
+    for _ in range(MOST + 7):
+        denials.say("10.0.0.1", "refused")
+    for number in range(1000):
+        denials.say(f"fd00::{number:x}", "refused")
+    assert log.messages[-2].startswith("7 more refusals of '10.0.0.1' within a minute of ")
+    assert len(denials._clients) == 1000
+
+
+def test_a_clock_that_is_set_back_silences_nobody(log: pytest.LogCaptureFixture) -> None:
+    clock = Clock(datetime(2031, 1, 1, tzinfo=UTC))
+    denials = Denials(clock)
+    for _ in range(MOST):
+        denials.say("10.0.0.1", "refused")
+    clock.time -= timedelta(days=1000)
+    denials.say("10.0.0.1", "refused")
+    assert len(log.messages) == MOST + 1
