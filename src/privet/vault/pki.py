@@ -26,7 +26,7 @@ from privet.stores.asynchronous import AsyncStore
 from privet.stores.base import Store, StoreError
 from privet.vault.issuing import Engine, find, issue, revoke
 from privet.vault.replies import certificate_secret, issued_secret, revoked_secret, to_errors, token_secret
-from privet.vault.roles import NAME, Role, Roles
+from privet.vault.roles import NAME, Role, Roles, profile_name
 from privet.vault.tokens import Token, authenticate
 from privet.vault.wishes import SERIAL, read_serial, read_wish, to_serial
 
@@ -89,7 +89,7 @@ def _role(engine: Engine, token: Token, name: str) -> Role:
 async def read_certificate(engine: Engine, request: Request) -> Reply:
     """`cert/SERIAL`: a certificate that was issued by a token of this role."""
     found = await find(engine, to_serial(request.argument))
-    if found is None or found.profile != f"role {request.token.role}":
+    if found is None or found.profile != profile_name(request.token.role):
         raise Problem(ProblemType.NOT_FOUND, "there is no such certificate for the role of this token")
     return certificate_secret(found.cert_pem, engine.ca.chain_pem, found.revoked)
 

@@ -45,7 +45,7 @@ class Role:
     @property
     def profile(self) -> Profile:
         usages = tuple(oid for usage, oid in _USAGES.items() if usage in self.usages)
-        return Profile(f"role {self.name}", self.max_lifetime, usages, frozenset(self.key_types))
+        return Profile(profile_name(self.name), self.max_lifetime, usages, frozenset(self.key_types))
 
     def objection(self, identifier: Identifier) -> str | None:
         """Why it refuses an alternative name, if it does."""
@@ -58,6 +58,11 @@ class Role:
     def lets_client(self, common_name: str) -> bool:
         """Whether a client may be called so."""
         return any(pattern.fullmatch(common_name) for pattern in self.common_names)
+
+
+def profile_name(role: str) -> str:
+    """What the certificates of a role have as their profile on record."""
+    return f"role {role}"
 
 
 class Roles:

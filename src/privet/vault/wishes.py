@@ -18,8 +18,10 @@ _FORMATS = ("pem", "der", "pem_bundle")
 # "der" is Vault's word for the traditional form of a key, in PEM as well.
 _KEY_FORMATS = ("der", "pem", "pkcs8")
 _FLAGS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False, "": False}
+# Of what is wrong, so much is told at once.
+_MISTAKES = 20
 
-
+# How Vault writes a serial number, and what else it takes for one.
 SERIAL = r"[0-9A-Fa-f]{1,2}(?:[:-]?[0-9A-Fa-f]{2}){0,19}"
 
 
@@ -39,7 +41,7 @@ class Wish(NamedTuple):
 
 def read_wish(body: bytes, most: int, *, sign: bool) -> Wish:
     """Read a request for at most so many names; to `sign` one has a CSR. Raises `Problem`, with all that is wrong."""
-    reading = _Reading(from_json(body, "the request"))
+    reading = _Reading(from_json(body, "the request"), most)
     csr = reading.csr() if sign else None
     common_name = reading.text("common_name")
     names = reading.dns_names("alt_names") + reading.addresses("ip_sans")
@@ -64,7 +66,7 @@ def read_wish(body: bytes, most: int, *, sign: bool) -> Wish:
 
 def read_serial(body: bytes) -> int:
     """The serial number of a certificate that is to be revoked. Raises `Problem`, with all that is wrong."""
-    reading = _Reading(from_json(body, "the request"))
+    reading = _Reading(from_json(body, "the request"), most=1)
     text = reading.text("serial_number") or ""
     reading.refuse_the_rest()
     if not re.fullmatch(SERIAL, text):
@@ -86,7 +88,7 @@ def _merge(wish: Wish, csr: CSR, reading: "_Reading") -> Wish:
     common_name = wish.common_name
     if csr.common_name is not None:
         if common_name not in (None, csr.common_name, *(each.value for each in csr.identifiers)):
-            reading.say(f"common_name is {common_name!a}, and the CSR has {csr.common_name!a}")
+            reading.say(f"common_name is {(common_name or '')[:100]!a}, and the CSR has {csr.common_name[:100]!a}")
         common_name = csr.common_name
     # An address in a CSR's common name is an alternative name.
     addresses = [each for each in csr.identifiers if each.type is IdentifierType.IP]
@@ -95,10 +97,11 @@ def _merge(wish: Wish, csr: CSR, reading: "_Reading") -> Wish:
 
 
 class _Reading:
-    """The parameters of a request, each looked at once, and what is wrong with them."""
+    """The parameters of a request, each looked at once, with at most so many names; and what is wrong with them."""
 
-    def __init__(self, parameters: Mapping[str, Any]) -> None:
+    def __init__(self, parameters: Mapping[str, Any], most: int) -> None:
         self._left = dict(parameters)
+        self._most = most
         self._mistakes: list[str] = []
 
     def say(self, sentence: str) -> None:
@@ -107,7 +110,7 @@ class _Reading:
     def check(self) -> None:
         """Raises `Problem` if anything is wrong."""
         if self._mistakes:
-            raise compound([Subproblem(ProblemType.MALFORMED, mistake) for mistake in self._mistakes])
+            raise compound([Subproblem(ProblemType.MALFORMED, mistake) for mistake in self._mistakes[:_MISTAKES]])
 
     def text(self, name: str) -> str | None:
         """A text; None if there is none, or an empty one."""
@@ -126,7 +129,11 @@ class _Reading:
         if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
             self.say(f"{name} has to be a list of texts, or a text with commas between them")
             return []
-        return [part.strip() for part in parts if part.strip()]
+        texts = list(dict.fromkeys(part.strip() for part in parts if part.strip()))
+        if len(texts) > self._most:
+            self.say(f"{name} has {len(texts)} names, and {self._most} are allowed in one certificate")
+            return []
+        return texts
 
     def dns_names(self, name: str) -> list[Identifier]:
         found = self._identifiers(name)
