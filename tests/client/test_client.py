@@ -140,6 +140,47 @@ class TestIssue:
             await client.issue("a.internal")
             assert scene.clock.naps == [3]
 
+    async def test_lets_encrypt_has_ways_of_its_own(self) -> None:
+        """As Boulder documents them: an entry in the directory that means nothing, nothing said of orders and contacts,
+        a certificate that is not there at once, and a busy day."""
+        busy = problem(
+            503,
+            "rateLimited",
+            "Service busy; retry later.",
+            {"retry-after": "7", "link": '<https://letsencrypt.org/docs/rate-limits/>;rel="help"'},
+        )
+
+        def later(request: httpx.Request, answer: Answer) -> Answer:
+            """Finalized, and asked for again before it is there; its order is called as it was at first."""
+            if not request.url.path.startswith("/finalize") or answer[0] != 200:
+                return answer
+            document = {**json.loads(answer[2]), "status": "processing"}
+            del document["certificate"]
+            return 200, {**answer[1], "retry-after": "3"}, json.dumps(document).encode()
+
+        async with stage() as scene, scene.client(contact="ops@example.com") as client:
+            scene.way.changes += [
+                rewritten(
+                    "/directory",
+                    newAuthz=None,
+                    AyRtVb="https://community.letsencrypt.org/t/adding-random-entries-to-the-directory/33417",
+                    meta={
+                        "caaIdentities": ["letsencrypt.org"],
+                        "termsOfService": "https://letsencrypt.org/documents/LE-SA.pdf",
+                        "website": "https://letsencrypt.org",
+                    },
+                ),
+                rewritten("/new-account", orders=None, contact=None, initialIp="10.0.0.1"),
+                on("/new-order", busy),
+                later,
+            ]
+            bundle = await client.issue(["a.internal", "b.internal"])
+            assert bundle.domains == ("a.internal", "b.internal")
+            assert scene.clock.naps == [7, 3]
+            scene.way.changes.append(on("/new-order", problem(400, "malformed", "NotAfter is not supported")))
+            with pytest.raises(Problem, match="NotAfter is not supported"):
+                await client.issue("a.internal", not_after=scene.clock() + timedelta(hours=1))
+
     async def test_an_order_that_never_ends_is_given_up(self) -> None:
         async with stage() as scene, scene.client(patience=30) as client:
             scene.way.changes += [rewritten(path, status="processing") for path in ("/finalize", "/order")]

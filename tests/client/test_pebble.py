@@ -43,7 +43,7 @@ async def test_http_01(pebble: Pebble, tmp_path: Path) -> None:
             bundle = await client.issue(["web.internal", "www.web.internal"])
             assert bundle.fullchain_path is not None
             assert bundle.fullchain_path.read_bytes() == bundle.fullchain_pem
-            again = await client.renew(bundle)  # Pebble has renewal information of its own; it must not be in the way
+            again = await client.renew(bundle)  # which a Pebble that has renewal information is told of
             assert again.serial != bundle.serial
 
 
