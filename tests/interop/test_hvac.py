@@ -1,16 +1,20 @@
 """hvac, Vault's client for Python, against a running privet."""
 
 import json
+import shutil
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import hvac
+import psycopg
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
 from hvac.exceptions import Forbidden, InvalidPath, InvalidRequest
 from tests.certificates import assert_is_leaf, make_csr, openssl_verify, same_key
+from tests.interop.postgresql import PostgreSQL
 from tests.interop.serving import Privet
 
 from privet.ca import KeyType, keys
@@ -20,7 +24,7 @@ pytestmark = [pytest.mark.interop, pytest.mark.filterwarnings("ignore::Deprecati
 ROLES = """
 [[role]]
 name = "web"
-names = ["*.web.internal", "127.0.0.0/8"]
+names = ["*.web.internal", "localhost", "127.0.0.0/8"]
 max-lifetime = "72h"
 
 [[role]]
@@ -87,6 +91,33 @@ def test_a_user_of_a_database_gets_one(server: Privet) -> None:
     openssl_verify(data["certificate"].encode(), root, purpose="sslclient")
     with pytest.raises(Forbidden, match="the token is used up"):
         pki.generate_certificate("epoch", "epoch_user")
+
+
+def test_a_database_lets_in_who_has_a_certificate_from_here(server: Privet, tmp_path: Path) -> None:
+    """Both ends of it have theirs by token, and PostgreSQL takes the common name for the user."""
+    vaults = {role: client(server, make_token(server, role)["token"]).secrets.pki for role in ("web", "epoch")}
+    with PostgreSQL() as database:
+        own, theirs = database.folder / "tls", tmp_path / "client"
+        for folder, role, name in ((own, "web", "localhost"), (theirs, "epoch", "epoch_user")):
+            data = vaults[role].generate_certificate(role, name, {"private_key_format": "pkcs8"})["data"]
+            folder.mkdir()
+            for file, content in (("key.pem", data["private_key"]), ("cert.pem", data["certificate"])):
+                (folder / file).touch(0o600)
+                (folder / file).write_text(content)
+            shutil.copy(server.root(), folder / "ca.pem")
+        for path in own.iterdir():
+            shutil.chown(path, database.user)
+        files = {"ssl_cert_file": own / "cert.pem", "ssl_key_file": own / "key.pem", "ssl_ca_file": own / "ca.pem"}
+        database.speak_tls(files, "hostssl all all all cert clientcert=verify-full")
+        for user in ("epoch_user", "other_user"):
+            database.do(f"CREATE ROLE {user} LOGIN")
+        dsn = f"host=localhost port={database.port} dbname=postgres sslmode=verify-full sslrootcert={theirs / 'ca.pem'}"
+        shown = f"sslcert={theirs / 'cert.pem'} sslkey={theirs / 'key.pem'}"
+        with psycopg.connect(f"{dsn} {shown} user=epoch_user") as connection:
+            assert connection.execute("SELECT current_user").fetchone() == ("epoch_user",)
+        for wrong in (f"{dsn} {shown} user=other_user", f"{dsn} user=epoch_user sslcert=/none sslkey=/none"):
+            with pytest.raises(psycopg.OperationalError, match="certificate"):
+                psycopg.connect(wrong)
 
 
 def test_refusals_are_its_own_exceptions(server: Privet) -> None:
