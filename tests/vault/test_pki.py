@@ -13,7 +13,13 @@ import httpx
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, load_der_private_key, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_der_private_key,
+    load_pem_private_key,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.ca.tier import Tier
@@ -163,6 +169,9 @@ async def test_keys_come_in_the_form_that_was_asked_for(
         )
         assert issuing == chain == scene.ca.root_cert.public_bytes(Encoding.DER)
         loaded = load_der_private_key(key_der, None)
+        pkcs8 = key_format == "pkcs8" or type == "ed25519"
+        form = PrivateFormat.PKCS8 if pkcs8 else PrivateFormat.TraditionalOpenSSL
+        assert key_der == loaded.private_bytes(Encoding.DER, form, NoEncryption())
         assert same_key(x509.load_der_x509_certificate(own), loaded.public_key())
 
         data = await scene.issue(role, token, common_name=name, private_key_format=key_format, format="pem_bundle")

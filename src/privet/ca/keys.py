@@ -147,12 +147,13 @@ def to_pem(key: PrivateKey, password: bytes | None = None, *, traditional: bool 
     return key.private_bytes(Encoding.PEM, _traditional(key) if traditional else PrivateFormat.PKCS8, encryption)
 
 
-def to_traditional(key: PrivateKey, encoding: Encoding) -> bytes:
-    """The private key as it was written before PKCS#8, where there is such a form: PKCS#1 for RSA, SEC 1 for EC."""
-    return key.private_bytes(encoding, _traditional(key), NoEncryption())
+def to_der(key: PrivateKey, *, traditional: bool = False) -> bytes:
+    """The private key in DER, as PKCS#8 or in the traditional form."""
+    return key.private_bytes(Encoding.DER, _traditional(key) if traditional else PrivateFormat.PKCS8, NoEncryption())
 
 
 def _traditional(key: PrivateKey) -> PrivateFormat:
+    """How it was written before PKCS#8, where there is such a form: PKCS#1 for RSA, SEC 1 for EC."""
     plain = isinstance(key, ed25519.Ed25519PrivateKey)
     return PrivateFormat.PKCS8 if plain else PrivateFormat.TraditionalOpenSSL
 

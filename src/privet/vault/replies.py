@@ -5,7 +5,7 @@ import uuid
 from datetime import datetime, timedelta
 
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from privet.acme.problems import Problem
 from privet.ca import keys
@@ -55,11 +55,10 @@ def issued_secret(ca: CertificateAuthority, issued: Issued, wish: Wish) -> Reply
     }
     if wish.format == "pem_bundle":
         # The key in it is in the traditional form, whatever private_key_format says of the other.
-        key = [] if issued.key is None else [_key_text(issued.key, Encoding.PEM, pkcs8=False)]
+        key = [] if issued.key is None else [_key_text(issued.key, der=False, pkcs8=False)]
         data["certificate"] = "\n".join([*key, own, *above])
     if issued.key is not None:
-        encoding = Encoding.DER if wish.format == "der" else Encoding.PEM
-        data["private_key"] = _key_text(issued.key, encoding, pkcs8=wish.pkcs8)
+        data["private_key"] = _key_text(issued.key, der=wish.format == "der", pkcs8=wish.pkcs8)
         data["private_key_type"] = _key_type(issued.key)
     return to_secret(data, issued.warnings)
 
@@ -112,13 +111,10 @@ def _to_base64(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
-def _key_text(key: PrivateKey, encoding: Encoding, *, pkcs8: bool) -> str:
-    data = (
-        key.private_bytes(encoding, PrivateFormat.PKCS8, NoEncryption())
-        if pkcs8
-        else keys.to_traditional(key, encoding)
-    )
-    return data.decode().strip() if encoding is Encoding.PEM else _to_base64(data)
+def _key_text(key: PrivateKey, *, der: bool, pkcs8: bool) -> str:
+    if der:
+        return _to_base64(keys.to_der(key, traditional=not pkcs8))
+    return keys.to_pem(key, traditional=not pkcs8).decode().strip()
 
 
 def _key_type(key: PrivateKey) -> str:
