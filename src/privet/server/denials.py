@@ -1,7 +1,7 @@
 """What the log says of requests that are refused.
 
-The law: of one client there are so many lines in a minute, and then a number. Whoever asks for ever fills no disk with
-what is said about it.
+The law: of one client there are so many lines of a kind in a minute, and then a number. Whoever asks for ever fills no
+disk with what is said about it.
 """
 
 import logging
@@ -24,28 +24,31 @@ class _Told:
 
 
 class Denials:
-    """The refusals of a responder, by the address of who asked."""
+    """The refusals of a responder, by the address of who asked, and by the kind of line: so nobody hides what is not
+    allowed behind a thousand requests that make no sense."""
 
     def __init__(self, now: Callable[[], datetime]) -> None:
         self._now = now
-        self._clients: OrderedDict[str, _Told] = OrderedDict()
+        self._clients: OrderedDict[tuple[str, str], _Told] = OrderedDict()
 
     def say(self, client: str, message: str, *arguments: object) -> None:
-        client, now = client[:50], self._now()
-        told = self._clients.get(client)
+        kind, now = (client[:50], message), self._now()
+        told = self._clients.get(kind)
         if told is None or not told.since <= now < told.since + SPAN:
             if told is not None:
-                self._sum_up(client, told)
-            told = self._clients[client] = _Told(now)
+                self._sum_up(kind, told)
+            told = self._clients[kind] = _Told(now)
             if len(self._clients) > _REMEMBERED:
                 self._sum_up(*self._clients.popitem(last=False))
-        self._clients.move_to_end(client)
+        self._clients.move_to_end(kind)
         if told.lines < MOST:
             told.lines += 1
             log.info(message, *arguments)
         else:
             told.untold += 1
 
-    def _sum_up(self, client: str, told: _Told) -> None:
+    def _sum_up(self, kind: tuple[str, str], told: _Told) -> None:
         if told.untold:
-            log.info("%d more refusals of %a within a minute of %s", told.untold, client, told.since.isoformat())
+            client, message = kind
+            words, since = message.partition(" %")[0], told.since.isoformat()
+            log.info("%s: %d more of %a within a minute of %s", words, told.untold, client, since)
