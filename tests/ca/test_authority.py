@@ -589,9 +589,21 @@ def test_what_has_expired_long_ago_goes_by_itself(ca: CertificateAuthority, cloc
     clock.now += timedelta(days=7)
     ca.issue("b.internal")
     assert len(ca.certificates()) == 6
-    clock.now += timedelta(days=1)
+    for name in ("c.internal", "d.internal"):  # whether the clock was right, the next to come can tell
+        clock.now += timedelta(days=1)
+        ca.issue(name)
+    assert [c.identifiers[0].value for c in ca.certificates()] == ["b.internal", "c.internal", "d.internal"]
+
+
+def test_a_clock_that_leaps_ahead_and_is_put_right_costs_no_record(ca: CertificateAuthority, clock: Clock) -> None:
+    """Lesson 24: deleted records of certificates still valid."""
+    right = clock.now
+    first = ca.issue("a.internal")
+    clock.now = right + timedelta(days=3650 - 1)
+    ca.issue("b.internal")
+    clock.now = right + timedelta(minutes=1)
     ca.issue("c.internal")
-    assert [c.identifiers[0].value for c in ca.certificates()] == ["b.internal", "c.internal"]
+    assert ca.certificate(first.serial)
 
 
 # --- from a CSR ---

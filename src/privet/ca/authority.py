@@ -24,6 +24,7 @@ from privet.ca.issuer import Issuer, check_common_name, make_root, new_serial
 from privet.ca.keys import KeyType, PublicKey, WeakKey, check_public_key
 from privet.ca.profiles import CLIENT, DEFAULT, Profile
 from privet.stores.base import Conflict, Record, Store, new_id
+from privet.stores.horizon import Horizon
 
 _logger = logging.getLogger("privet.ca")
 
@@ -56,6 +57,7 @@ class CertificateAuthority:
         self._key_password = key_password
         self._now = now
         self._issuer: Issuer | None = None
+        self._horizon = Horizon(timedelta(hours=1), timedelta(hours=2))
 
     def __repr__(self) -> str:
         return f"<CertificateAuthority {self.name!r}{'' if self.initialized else ', not initialized'}>"
@@ -324,7 +326,8 @@ class CertificateAuthority:
             signed.not_after,
             signed.fingerprint,
         )
-        self.store.prune(self._now(), limit=10)  # more than one came in, so what has expired goes by itself
+        # More than one came in, so what has expired goes by itself.
+        self.store.prune(self._horizon.until(self._now()), limit=10)
         return bundle
 
     def _commit_bundle(self, certificate: Certificate, bundle: CertBundle) -> None:

@@ -23,6 +23,7 @@ from privet.server.urls import URLs
 from privet.server.validators import Validators
 from privet.stores.asynchronous import AsyncStore
 from privet.stores.base import Record
+from privet.stores.horizon import Horizon
 
 log = logging.getLogger("privet")
 
@@ -42,6 +43,7 @@ class Readable(Protocol[Read_co]):
 _BITE = 256
 _READINGS_REMEMBERED = 5000
 _FULL = timedelta(seconds=1)
+_HOUR = timedelta(hours=1)
 
 
 class VerifiedRequest(NamedTuple):
@@ -108,6 +110,12 @@ class Server:
     _full: dict[str, datetime] = field(default_factory=dict)
     _written: int = 0
     _pruning: asyncio.Task[None] | None = None
+    _horizon: Horizon = field(init=False)
+
+    def __post_init__(self) -> None:
+        # A clock that leaps ahead and back must not bring spent nonces back, whatever else it does.
+        lifetime = self.limits.nonce_lifetime
+        self._horizon = Horizon(lifetime, lifetime + _HOUR)
 
     async def commit(self, *things: Any, unchanged: Sequence[Named] = (), durable: bool = True) -> tuple[Any, ...]:
         """Commit all or none of these, at the versions at which they were read; return them as they are stored.
@@ -184,7 +192,8 @@ class Server:
 
     async def _prune(self) -> None:
         try:
-            while await self.store.prune(self.now(), limit=2 * _BITE) == 2 * _BITE:
+            until = self._horizon.until(self.now())
+            while await self.store.prune(until, limit=2 * _BITE) == 2 * _BITE:
                 pass
         except Exception:
             log.exception("what has expired could not be pruned")
