@@ -162,6 +162,10 @@ class CertificateAuthority:
         """Raises `AuthorityError` unless the authority can sign now."""
         self.issuer.check_time(self._now())
 
+    def prune_until(self) -> datetime:
+        """What expired up to then may be pruned; it is not now if the clock has leapt ahead a short while ago."""
+        return self._horizon.until(self._now())
+
     def check_names(self, identifiers: Sequence[Identifier]) -> None:
         """Raises `NamesRefused`, with all names that name constraints keep the authority from certifying."""
         self.issuer.check_names(identifiers)
@@ -327,7 +331,7 @@ class CertificateAuthority:
             signed.fingerprint,
         )
         # More than one came in, so what has expired goes by itself.
-        self.store.prune(self._horizon.until(self._now()), limit=10)
+        self.store.prune(self.prune_until(), limit=10)
         return bundle
 
     def _commit_bundle(self, certificate: Certificate, bundle: CertBundle) -> None:

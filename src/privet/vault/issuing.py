@@ -219,7 +219,8 @@ async def _sign(engine: Engine, token: Token, role: Role, prepared: Certificate)
         log.exception("certificate %x could not be signed", prepared.serial)
         raise Problem(ProblemType.SERVER_INTERNAL, "the certificate could not be signed; ask again") from None
     committing = engine.store.commit(signed.to_record())
-    pruning = engine.store.prune(engine.now(), limit=10)  # more than one came in, so what has expired goes by itself
+    # More than one came in, so what has expired goes by itself.
+    pruning = engine.store.prune(engine.ca.prune_until(), limit=10)
     committed, pruned = await asyncio.gather(committing, pruning, return_exceptions=True)
     if isinstance(committed, BaseException):
         raise committed
