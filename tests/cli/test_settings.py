@@ -126,6 +126,8 @@ WRONG: Mapping[str, object] = {
     "trusted_proxy": ["", "x"],
     "workers": 1.5,
     "log_level": "loud",
+    "log_format": "xml",
+    "metrics": "9464",
     "tls": "perhaps",
     "tls_name": [1],
     "tls_validity": "1 fortnight",

@@ -15,6 +15,7 @@ from privet.cli.certificates import issue, list_, revoke, show
 from privet.cli.certs import cert
 from privet.cli.doctor import doctor
 from privet.cli.external_accounts import eab
+from privet.cli.health import health
 from privet.cli.node import node
 from privet.cli.policies import policy
 from privet.cli.printing import print_json
@@ -37,6 +38,7 @@ _STORE = "The store"
 _FILES = "Files, without store and server"
 
 app.command(rich_help_panel="The server")(serve)
+app.command(rich_help_panel="The server")(health)
 app.add_typer(policy, name="policy", rich_help_panel="The server")
 app.add_typer(eab, name="eab", rich_help_panel="The server")
 app.add_typer(token, name="token", rich_help_panel="The server")

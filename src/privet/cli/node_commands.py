@@ -26,12 +26,12 @@ from privet.ca import KeyType
 from privet.ca.certificates import fingerprint as fingerprint_of
 from privet.cli import node_renewal, options
 from privet.cli.failures import Failure, Mistakes
+from privet.cli.logs import log_config
 from privet.cli.node_folder import Folder, NodeSettings, read_owner, write_file
 from privet.cli.node_renewal import NotReloaded, told
 from privet.cli.node_status import Standing, standing
 from privet.cli.node_trust import install, named_root
 from privet.cli.printing import print_fields, print_json, printable, to_text
-from privet.cli.serving import log_config
 from privet.client.errors import ClientError
 from privet.client.signing import ExternalAccount
 from privet.client.trust import read_fingerprint, trust_in

@@ -39,6 +39,14 @@ class TrustedProxies:
         self._networks = [ip_network(each) for each in trusted if each != UNIX]
         self._warned = False
 
+    def request_id(self, scope: Scope) -> bytes | None:
+        """The X-Request-ID that a trusted proxy has given the request, if it has."""
+        peer = scope.get("client")
+        address = None if peer is None else _address(peer[0])
+        if not (self._unix if address is None else self._trusts(address)):
+            return None
+        return next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
+
     def client(self, scope: Scope) -> tuple[str, int] | None:
         """The address of the client and its port, or None if nobody who is believed has said it."""
         peer = scope.get("client")

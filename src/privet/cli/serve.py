@@ -294,6 +294,16 @@ def serve(
         str | None,
         typer.Option(metavar="LEVEL", help="debug, info, warning or error; on stderr.", show_default="info"),
     ] = None,
+    log_format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT", help="text, or json with a request id in each line and answer.", show_default="text"
+        ),
+    ] = None,
+    metrics: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS:PORT", help="Serve metrics for Prometheus there, at /metrics, over HTTP."),
+    ] = None,
     config: options.Config = None,
 ) -> None:
     """Serve ACME: an authority of your own for certbot, lego, Caddy and whatever else speaks RFC 8555.

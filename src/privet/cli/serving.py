@@ -11,7 +11,6 @@ import resource
 import signal
 import socket
 import sys
-from datetime import UTC, datetime
 from types import FrameType
 from urllib.parse import urlsplit
 
@@ -22,10 +21,11 @@ from uvicorn.supervisors import Multiprocess
 from privet.cli.failures import Failure
 from privet.cli.greeting import greeting
 from privet.cli.listening import is_loopback, is_unspecified, listen, listen_at, resolve
+from privet.cli.logs import log_config
 from privet.cli.printing import warn_of_end
 from privet.cli.protocol import Connection
 from privet.cli.settings import Settings
-from privet.cli.site import GRACE, Files, Site
+from privet.cli.site import GRACE, Files, Site, import_metrics
 
 log = logging.getLogger("privet")
 
@@ -35,7 +35,7 @@ _KEEP_ALIVE = 65
 
 def run(settings: Settings, files: Files) -> None:
     """Serve until a signal comes. Raises `Failure`."""
-    logging.config.dictConfig(log_config(settings.log_level))
+    logging.config.dictConfig(log_config(settings.log_level, settings.log_format))
     # Until uvicorn takes signals over there are no requests to finish, but a socket file to remove.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, frame: sys.exit(0))
@@ -57,6 +57,11 @@ def run(settings: Settings, files: Files) -> None:
         stack.callback(site.close)
         ca = site.open()
         warn_of_end(ca, settings)
+        if settings.metrics:
+            metrics = import_metrics()
+            site.registry = stack.enter_context(
+                metrics.published(settings.metrics, settings.workers, ca.issuer.not_after)
+            )
         config = uvicorn.Config(
             site.make_app,
             factory=True,
@@ -69,7 +74,7 @@ def run(settings: Settings, files: Files) -> None:
             proxy_headers=False,  # the site knows better whom to believe
             server_header=False,
             access_log=False,
-            log_config=log_config(settings.log_level),
+            log_config=log_config(settings.log_level, settings.log_format),
             timeout_keep_alive=_KEEP_ALIVE,
             timeout_graceful_shutdown=GRACE,
         )
@@ -144,20 +149,3 @@ def tls_names(settings: Settings) -> tuple[str, ...]:
     own = [] if everywhere else [settings.host]
     local = ["localhost", "127.0.0.1", "::1"] if everywhere or any(map(is_loopback, addresses)) else []
     return tuple(dict.fromkeys([external, *own, *settings.tls_name, *local]))
-
-
-def log_config(level: str) -> dict[str, object]:
-    """A line with its time for everything worth one, on stderr; the libraries speak only of what is wrong."""
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"line": {"()": _Line, "format": "%(asctime)s %(levelname)s %(message)s"}},
-        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "stream": "ext://sys.stderr"}},
-        "root": {"level": level.upper(), "handlers": ["stderr"]},
-        "loggers": {"uvicorn": {"level": "WARNING"}, "httpx": {"level": "WARNING"}, "psycopg": {"level": "ERROR"}},
-    }
-
-
-class _Line(logging.Formatter):
-    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
-        return datetime.fromtimestamp(record.created, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

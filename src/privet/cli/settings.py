@@ -10,6 +10,7 @@ import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +31,7 @@ from privet.validation.resolver import read_nameserver
 
 DEFAULT_STORE = "sqlite:///~/.privet/privet.db"
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
 VALIDATED = tuple(map(str, ChallengeType))
 
 Reader = Callable[[object], object]
@@ -185,6 +187,21 @@ def read_level(value: object) -> str:
     return str(value)
 
 
+def read_format(value: object) -> str:
+    if value not in LOG_FORMATS:
+        raise ValueError(f"has to be one of {', '.join(LOG_FORMATS)}, not {value!r}")
+    return str(value)
+
+
+def read_address(value: object) -> tuple[str, int]:
+    """Where to listen: an address and a port."""
+    host, _, port = str(value).rpartition(":")
+    try:
+        return str(ip_address(host.removeprefix("[").removesuffix("]"))), _number(port, 1, 65535)
+    except ValueError:
+        raise ValueError(f"has to be an address and a port, such as 127.0.0.1:9464, not {value!r}") from None
+
+
 def _list(value: object, what: str = "", read: Callable[[str], object] = str) -> tuple[str, ...]:
     """A list in TOML, an option given several times, or commas between in the environment; of what can be read."""
     parts = value.split(",") if isinstance(value, str) else value
@@ -230,6 +247,8 @@ class Settings:
     trusted_proxy: tuple[str, ...] = ()
     workers: int = 1
     log_level: str = "info"
+    log_format: str = "text"
+    metrics: tuple[str, int] | None = None
 
     tls: bool = False
     tls_name: tuple[str, ...] = ()
@@ -291,6 +310,8 @@ READERS: Mapping[str, Reader] = {
     "trusted_proxy": read_proxies,
     "workers": read_workers,
     "log_level": read_level,
+    "log_format": read_format,
+    "metrics": read_address,
     "tls": read_flag,
     "tls_name": read_names,
     "tls_validity": read_duration,
@@ -345,9 +366,15 @@ def read_settings(options: Mapping[str, object], environment: Mapping[str, str])
     unread = set()
     for name, read in READERS.items():
         # The last one wins.
+        try:
+            variable, said = _variable(name, environment)
+        except ValueError as error:
+            mistakes.append(str(error))
+            unread.add(name)
+            continue
         for origin, value, folder in (
             (f"{option_name(name)} in {file}", table.get(name), beside),
-            (variable_name(name), _variable(name, environment), Path()),
+            (variable, said, Path()),
             (f"--{option_name(name)}", _given(options.get(name)), Path()),
         ):
             if value is None:
@@ -368,10 +395,23 @@ def variable_name(name: str) -> str:
     return f"PRIVET_{name.upper()}"
 
 
-def _variable(name: str, environment: Mapping[str, str]) -> str | None:
-    value = environment.get(variable_name(name)) or None
-    # Kubernetes tells the containers beside a service "privet" where it is, in this very variable.
-    return None if name == "port" and value and value.startswith("tcp://") else value
+def _variable(name: str, environment: Mapping[str, str]) -> tuple[str, str | None]:
+    """What the environment says, and in which variable: the setting's own, or the one that names a file with it, as
+    containers get their secrets. Raises `ValueError` with a whole sentence."""
+    variable = variable_name(name)
+    value = environment.get(variable) or None
+    if name == "port" and value and value.startswith("tcp://"):
+        value = None  # Kubernetes tells the containers beside a service "privet" where it is, in this very variable.
+    file = environment.get(f"{variable}{_FILE}")
+    if not file:
+        return variable, value
+    if value is not None:
+        raise ValueError(f"{variable} and {variable}{_FILE} both say the same thing: leave one of them out")
+    try:
+        return f"{variable}{_FILE}", Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        raise ValueError(f"the file {file} that {variable}{_FILE} names cannot be read: {why}") from None
 
 
 def _beside(folder: Path, name: str, value: object) -> object:
@@ -405,9 +445,13 @@ def _strangers(environment: Mapping[str, str]) -> Iterator[str]:
     """Variables that look like ours and are not. Others may have their reasons for them, so they are no mistakes."""
     known = [*map(variable_name, READERS), "PRIVET_CONFIG"]
     for variable in environment:
-        if variable.startswith("PRIVET_") and variable not in known and not _KUBERNETES.match(variable):
+        own = variable in known or variable.removesuffix(_FILE) in known
+        if variable.startswith("PRIVET_") and not own and not _KUBERNETES.match(variable):
             yield f"the variable {variable} is no setting; {_nearest(variable, known)}"
 
+
+# What a variable ends with that names a file with the value.
+_FILE = "_FILE"
 
 # What Kubernetes tells every container about a service "privet".
 _KUBERNETES = re.compile(r"PRIVET_(SERVICE|PORT)_")

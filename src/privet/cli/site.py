@@ -17,6 +17,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
+from types import ModuleType
+from typing import Any
 
 from uvicorn.config import STARTUP_FAILURE, Config
 
@@ -27,6 +30,7 @@ from privet.acme.problems import Problem, ProblemType
 from privet.ca import DEFAULT, AuthorityError, CertificateAuthority
 from privet.cli.failures import Failure
 from privet.cli.limits import set_limits
+from privet.cli.logs import begin_request
 from privet.cli.proxy import TrustedProxies
 from privet.cli.settings import Settings
 from privet.cli.stores import check_time, init_authority, open_settings_store
@@ -42,6 +46,9 @@ from privet.vault.pki import VaultPKI
 from privet.vault.roles import Roles
 
 log = logging.getLogger("privet")
+
+_READY = "/health/ready"
+_HEALTH = {"/health/live": "live", _READY: "ready"}
 
 # Seconds that requests in flight have to finish; container runtimes kill after ten.
 GRACE = 8
@@ -76,6 +83,8 @@ class Site:
         self.files = files
         self.external_url = external_url
         self.listeners = listeners
+        self.registry: Any = None
+        """What counts for `--metrics`, where the server is one process."""
         self._tls_names = tls_names
         self._ca: CertificateAuthority | None = None
         self._own: OwnCertificate | None = None
@@ -138,10 +147,11 @@ class Site:
             terms_of_service=settings.terms_of_service,
             website=settings.website,
             external_account_required=settings.require_eab,
+            observe=import_metrics().Metrics(self.registry) if settings.metrics else None,
         )
         proxies = TrustedProxies(settings.trusted_proxy)
         vault = VaultPKI(ca, self.files.roles, limits=limits) if self.files.roles else None
-        return Application(responder, vault, settings.mount, self.external_url, proxies, self._own, self.close)
+        return Application(responder, vault, settings, self.external_url, proxies, self._own, self.close)
 
     def _open_or_exit(self) -> CertificateAuthority:
         """In a worker: what cannot be opened now will not be opened by starting another worker."""
@@ -160,13 +170,15 @@ class Application:
         self,
         responder: ACMEResponder,
         vault: VaultPKI | None,
-        mount: str,
+        settings: Settings,
         external_url: str,
         proxies: TrustedProxies,
         own: OwnCertificate | None,
         close: Callable[[], None],
     ) -> None:
+        mount = settings.mount
         self._responder = responder
+        self._request_ids = settings.log_format == "json"
         self._vault = vault
         self._vault_below = f"{mount}/v1/"
         self._mount = mount
@@ -184,7 +196,12 @@ class Application:
             return
         app: ACMEResponder | VaultPKI = self._responder
         if scope["type"] == "http":
+            if self._request_ids:
+                send = begin_request(self._proxies.request_id(scope), send)
             path: str = scope["path"]
+            if path in _HEALTH and scope["method"] in ("GET", "HEAD"):
+                await self._tell_health(path, send, scope)
+                return
             if path in self._front and scope["method"] in ("GET", "HEAD"):
                 await self._send(send, 200, b"text/plain; charset=utf-8", self._page, scope)
                 return
@@ -199,9 +216,20 @@ class Application:
         scope["root_path"] = self._mount
         await app(scope, receive, send)
 
+    async def _tell_health(self, path: str, send: Send, scope: Scope) -> None:
+        """Whether this process answers at all, or can issue certificates too. Nothing of it is a secret."""
+        faults = await self._responder.find_faults() if path == _READY else ()
+        document = {"status": "not ready", "reasons": faults} if faults else {"status": _HEALTH[path]}
+        await self._send(send, 503 if faults else 200, b"application/json", to_json(document), scope)
+
     async def _send(self, send: Send, status: int, content_type: bytes, body: bytes, scope: Scope) -> None:
         length = str(len(body)).encode()
-        headers = [(b"link", self._index), (b"content-type", content_type), (b"content-length", length)]
+        headers = [
+            (b"link", self._index),
+            (b"cache-control", b"no-store"),
+            (b"content-type", content_type),
+            (b"content-length", length),
+        ]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body})
 
@@ -216,6 +244,14 @@ class Application:
                 await keeping
         self._close()
         await send({"type": "lifespan.shutdown.complete"})
+
+
+def import_metrics() -> ModuleType:
+    """Only where metrics are wanted: the library is an extra. Raises `Failure` if it is missing."""
+    try:
+        return import_module("privet.cli.metrics")
+    except ImportError:
+        raise Failure("--metrics takes prometheus-client, which is missing: pip install 'privet[metrics]'") from None
 
 
 def tls_mistake(settings: Settings, names: Sequence[str], refused: Mapping[str, str]) -> str | None:

@@ -14,6 +14,7 @@ from privet.acme.payloads import read_new_authorization, read_status
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
 from privet.ca.constraints import NamesRefused
+from privet.server.events import Validated
 from privet.server.permissions import log_rulings, permit_identifiers
 from privet.server.policy import Decision, Ruling
 from privet.server.rates import Count
@@ -253,6 +254,7 @@ async def _judge(server: Server, request: VerifiedRequest, found: Authorization,
             record = await server.store.get(Kind.ACCOUNT, found.account)
             account = None if record is None else server.read(Account, record)
         else:
+            server.observe(Validated(answered.type, judgement.problem is None))
             log_judgement(found, judgement.validation, proved=judgement.problem is None)
             return decided
     return found

@@ -10,6 +10,7 @@ from privet.acme.payloads import Revocation
 from privet.acme.problems import Problem, ProblemType, Subproblem, compound
 from privet.acme.status import Status
 from privet.ca.certificates import KIND, Certificate, serial_name
+from privet.server.events import Revoked
 from privet.server.records import Account, Authorization, Kind, authorized_name
 from privet.server.server import Reply, Server, VerifiedRequest
 
@@ -51,6 +52,7 @@ async def revoke(server: Server, request: VerifiedRequest) -> Reply:
     if found.revoked is not None:
         raise Problem(ProblemType.ALREADY_REVOKED, "the certificate is revoked already")
     await server.commit(found.revoke(server.now(), wish.reason), unchanged=[request.account] if request.account else [])
+    server.observe(Revoked(wish.reason))
     log.info("revoked %x, reason %d, SHA-256 %s", found.serial, wish.reason, found.fingerprint)
     return Reply()
 

@@ -20,6 +20,7 @@ from privet.ca.csr import CSR, BadCSR, parse_csr
 from privet.ca.keys import WeakKey
 from privet.server.accounts import keep_for_longer
 from privet.server.authorizations import check_pending, make_authorization, take_up_all, to_rfc3339
+from privet.server.events import Issued
 from privet.server.limits import Limits
 from privet.server.permissions import log_rulings, permit_certificate, permit_identifiers
 from privet.server.policy import Decision, Ruling
@@ -175,6 +176,7 @@ async def _sign(server: Server, begun: Order, certificate: Certificate) -> Order
     except Conflict:
         # Another process took it over and was faster. What it recorded is the certificate; our signature is dropped.
         return await _reload(server, begun)
+    server.observe(Issued(signed.profile))
     log.info(
         "issued %x for %s to account %s until %s, SHA-256 %s",
         signed.serial,

@@ -9,6 +9,7 @@ import logging
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from time import perf_counter
 
 from privet.acme.encoding import to_json
 from privet.acme.problems import Problem, ProblemType
@@ -19,6 +20,8 @@ from privet.server import accounts, approval, authorizations, certificates, orde
 from privet.server.asgi import Receive, Scope, Send, answer_others
 from privet.server.client_certificates import find_client_certificate
 from privet.server.denials import Denials
+from privet.server.events import Answered, Observer, Stored, unobserved
+from privet.server.health import find_faults
 from privet.server.limits import Limits
 from privet.server.nonces import Nonces
 from privet.server.policy import Decision, Everybody, Policy, warn_of_strangers
@@ -47,6 +50,8 @@ RESOURCES: Mapping[str, Resource] = {
     "finalize": Resource(orders.finalize, names=Kind.ORDER),
     "cert": Resource(certificates.certificate, payload="empty", names=CERTIFICATE),
 }
+
+_UNSIGNED = ("directory", "new-nonce", "ca.pem")
 
 # What the directory calls them (§7.1.1).
 DIRECTORY = {
@@ -84,6 +89,7 @@ class ACMEResponder:
     address that clients know this responder by, and wants to be said wherever Host headers are not to be trusted.
     External account keys are those that the store has (`privet eab create`) and those of `external_account_keys`.
     With `ask_challenges`, auto-approved orders still start out pending, and any answer to a challenge is accepted.
+    `observe` is told of what happens, one `privet.server.events.Event` at a time, to be counted.
 
     Raises `ValueError` for arguments that contradict each other.
     """
@@ -104,6 +110,7 @@ class ACMEResponder:
         website: str | None = None,
         external_account_keys: ExternalAccountKeys | Mapping[str, bytes] | None = None,
         external_account_required: bool = False,
+        observe: Observer | None = None,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
         if auto_approve and (challenge_validator is not None or policy is not None):
@@ -115,7 +122,9 @@ class ACMEResponder:
         if isinstance(external_account_keys, Mapping):
             external_account_keys = external_account_keys.get
         limits = limits or Limits()
-        async_store = AsyncStore(store or ca.store)
+        async_store = AsyncStore(
+            store or ca.store, (lambda seconds: observe(Stored(seconds))) if observe is not None else None
+        )
         trusting = auto_approve and not ask_challenges
         self._server = Server(
             ca=ca,
@@ -132,7 +141,9 @@ class ACMEResponder:
             website=website,
             external_account_keys=external_account_keys,
             external_account_required=external_account_required,
+            observe=unobserved if observe is None else observe,
         )
+        self._observed = observe is not None
         self._urls = URLs(external_url.rstrip("/")) if external_url else None
 
     async def pending(self) -> list[Authorization]:
@@ -150,20 +161,35 @@ class ACMEResponder:
         name, now = self._server.ca.name, self._server.now()
         return await approval.refuse(self._server.store, id, now, reason, authority=name, by=by)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http":
-            await self._serve(scope, receive, send)
-        else:
-            await answer_others(scope, receive, send)
+    async def find_faults(self) -> tuple[str, ...]:
+        """What is in the way of issuing a certificate now, in sentences that anybody may read; nothing if all is well.
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        For a health check: it writes to the store what a request writes, and looks at how long the authority lasts.
+        """
+        return await find_faults(self._server)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await answer_others(scope, receive, send)
+        elif self._observed:
+            begun = perf_counter()
+            status, problem = await self._serve(scope, receive, send)
+            name = relative_path(scope).partition("/")[0]
+            resource = name if name in RESOURCES or name in _UNSIGNED else "none"
+            self._server.observe(Answered(resource, status, problem, perf_counter() - begun))
+        else:
+            await self._serve(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> tuple[int, str | None]:
+        """Answer a request. Returns the status, and the type of the problem if it was refused."""
         urls = self._urls or URLs(derive_base(scope))
         if scope["method"] == "HEAD" and self._server.nonces.ready and relative_path(scope) == "new-nonce":
             # What is asked for more often than anything else takes no detour.
             headers = [_NO_STORE, (b"link", urls.index), _EMPTY, (b"replay-nonce", self._server.nonces.make().encode())]
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": b""})
-            return
+            return 200, None
+        why = None
         with_nonce = scope["method"] == "POST"
         try:
             if not self._server.nonces.ready:
@@ -175,20 +201,21 @@ class ACMEResponder:
             client = _client(scope)
             asked = (scope["method"], scope["path"][:100], client[:50])
             self._server.denials.say(client, "refused %s %a from %a: %s", *asked, problem)
-            reply = _refusal(problem)
+            why = problem
         except StoreError:
             log.exception("the store failed")
             with_nonce = with_nonce and self._server.nonces.ready
-            reply = _refusal(
-                Problem(
-                    ProblemType.UNAVAILABLE, "the server cannot store anything now", retry_after=timedelta(seconds=30)
-                )
+            why = Problem(
+                ProblemType.UNAVAILABLE, "the server cannot store anything now", retry_after=timedelta(seconds=30)
             )
         except Exception:
             log.exception("a request could not be answered")
             with_nonce = with_nonce and self._server.nonces.ready
-            reply = _refusal(Problem(ProblemType.SERVER_INTERNAL, "the server made a mistake; its log says more"))
+            why = Problem(ProblemType.SERVER_INTERNAL, "the server made a mistake; its log says more")
+        if why is not None:
+            reply = _refusal(why)
         await self._send(send, reply, urls, with_nonce=with_nonce, with_body=scope["method"] != "HEAD")
+        return reply.status, None if why is None else why.type.value[0]
 
     async def _answer(self, scope: Scope, receive: Receive, path: str, urls: URLs) -> Reply:
         method: str = scope["method"]
@@ -197,7 +224,7 @@ class ACMEResponder:
             name, id = "orders", id.removesuffix("/orders")
         elif name == "orders":
             name = ""  # it is only there below its account
-        if not slash and name in ("directory", "new-nonce", "ca.pem"):
+        if not slash and name in _UNSIGNED:
             return await self._answer_unsigned(name, method, scope, receive, urls)
         resource = RESOURCES.get(name)
         if resource is None or (resource.names is None) == bool(slash) or (slash and not ID.fullmatch(id)):

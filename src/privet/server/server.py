@@ -14,6 +14,7 @@ from privet.ca.authority import CertificateAuthority
 from privet.ca.certificates import Certificate
 from privet.ca.profiles import Profile
 from privet.server.denials import Denials
+from privet.server.events import Observer, Pruned, unobserved
 from privet.server.limits import Limits
 from privet.server.nonces import Nonces
 from privet.server.policy import Policy
@@ -102,6 +103,7 @@ class Server:
     website: str | None
     external_account_keys: ExternalAccountKeys | None
     external_account_required: bool
+    observe: Observer = unobserved
     validating: dict[tuple[str, ChallengeType], asyncio.Task[Authorization]] = field(default_factory=dict)
     """Validations under way in this process; others are known by their lease."""
     _keys: dict[tuple[str, int], Key] = field(default_factory=dict)
@@ -192,9 +194,10 @@ class Server:
 
     async def _prune(self) -> None:
         try:
-            until = self._horizon.until(self.now())
-            while await self.store.prune(until, limit=2 * _BITE) == 2 * _BITE:
-                pass
+            until, gone = self._horizon.until(self.now()), 2 * _BITE
+            while gone == 2 * _BITE:
+                gone = await self.store.prune(until, limit=2 * _BITE)
+                self.observe(Pruned(gone))
         except Exception:
             log.exception("what has expired could not be pruned")
 

@@ -15,6 +15,7 @@ from functools import partial
 from itertools import islice
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
+from time import perf_counter
 from typing import Any, Self
 
 from privet.stores.base import Batch, Record, Store
@@ -23,8 +24,10 @@ from privet.stores.base import Batch, Record, Store
 class AsyncStore:
     """A `Store` behind awaitables. It needs no start, and serves any event loop, several at once if need be."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, observe: Callable[[float], None] | None = None) -> None:
+        """`observe` is told for each turn how many seconds its callers waited."""
         self.store = store
+        self._observe = observe
         self._turns: dict[asyncio.AbstractEventLoop, _Turn] = {}
         self._queue: SimpleQueue[_Turn | None] = SimpleQueue()
         self._worker: Thread | None = None
@@ -75,7 +78,7 @@ class AsyncStore:
         loop = asyncio.get_running_loop()
         turn = self._turns.get(loop)
         if turn is None:
-            turn = self._turns[loop] = _Turn(loop)
+            turn = self._turns[loop] = _Turn(loop, self._observe)
             loop.call_soon(self._hand_over, turn)
         return turn
 
@@ -91,16 +94,20 @@ class AsyncStore:
 class _Turn:
     """What was asked during one turn of a loop, and the answers on their way back."""
 
-    __slots__ = ("answers", "calls", "commits", "gets", "loop")
+    __slots__ = ("_begun", "_observe", "answers", "calls", "commits", "gets", "loop")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, observe: Callable[[float], None] | None) -> None:
         self.loop = loop
+        self._observe = observe
+        self._begun = perf_counter() if observe else 0.0
         self.gets: list[tuple[asyncio.Future[Record | None], tuple[str, str]]] = []
         self.calls: list[tuple[asyncio.Future[Any], tuple[Callable[[], Any]]]] = []
         self.commits: list[tuple[asyncio.Future[None], Batch]] = []
         self.answers: list[tuple[asyncio.Future[Any], Any]] = []
 
     def answer(self) -> None:
+        if self._observe is not None:
+            self._observe(perf_counter() - self._begun)
         for future, result in self.answers:
             if future.done():  # cancelled
                 continue
