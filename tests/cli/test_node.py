@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -267,6 +268,28 @@ def test_a_young_certificate_is_kept_when_that_is_wanted(node: Person, serving: 
     assert certificate(node.folder / "web/cert.pem").serial_number == second, "what is missing is put back"
 
 
+def test_when_to_renew_and_with_which_key_can_be_said(node: Person, serving: Serving) -> None:
+    def life(*more: str) -> tuple[float, bytes]:
+        """The part of its life after which it is due, and its key."""
+        issues(node, serving, *more)
+        node.does("node", "renew", "web")  # nothing is due, and it says what will be
+        (found,) = node.does("node", "status", "web", "--json").json
+        begin, due, end = (datetime.fromisoformat(found[each]) for each in ("not_before", "due", "not_after"))
+        return round((due - begin) / (end - begin), 2), (node.folder / "web/key.pem").read_bytes()
+
+    # And a tenth of what is left later, at most, so that not all come at once.
+    assert 0.66 <= life()[0] <= 0.7
+    assert 0.75 <= life("--days-before-expiry", "0.25")[0] <= 0.78
+    part, key = life("--renewal-threshold", "0.1", "--reuse-key")
+    assert 0.1 <= part <= 0.19
+    node.does("node", "renew", "web", "--force")
+    assert (node.folder / "web/key.pem").read_bytes() == key, "it is the same key"
+    issues(node, serving)
+    again = (node.folder / "web/key.pem").read_bytes()
+    node.does("node", "renew", "web", "--force")
+    assert key != again != (node.folder / "web/key.pem").read_bytes(), "it is another each time"
+
+
 def test_a_service_is_told(node: Person, serving: Serving) -> None:
     told = node.folder / "it is told"
     script = node.folder / "reload"
@@ -443,6 +466,11 @@ HTTPS = ("--directory", "https://127.0.0.1:1/directory", "--out", "web")
         (["a.internal", *HTTPS, "--webroot", "nope"], "--webroot: there is no folder nope"),
         (["a.internal", *HTTPS, "--ca-file", "nope"], "the --ca-file nope cannot be read: "),
         (["a.internal", *HTTPS, "--fingerprint", "5C:0B"], "--fingerprint: '5C:0B' is not the SHA-256 fingerprint of"),
+        (
+            ["a.internal", *HTTPS, "--renewal-threshold", "1"],
+            "--renewal-threshold or --days-before-expiry: a certifica",
+        ),
+        (["a.internal", *HTTPS, "--days-before-expiry", "0"], "--renewal-threshold or --days-before-expiry: a certif"),
         (["a.internal", *HTTPS, "--insecure"], "--insecure is for plain http, and --directory is https: leave it out"),
         (["a.internal", "--directory", "ca.internal", "--out", "web"], "--directory has to be a URL such as https://"),
     ],

@@ -33,6 +33,7 @@ from privet.cli.node_status import Standing, standing
 from privet.cli.node_trust import install, named_root
 from privet.cli.printing import print_fields, print_json, printable, to_text
 from privet.client.errors import ClientError
+from privet.client.schedule import Schedule
 from privet.client.signing import ExternalAccount
 from privet.client.trust import read_fingerprint, trust_in
 
@@ -158,6 +159,16 @@ def issue(
     contact: Annotated[
         list[str] | None, typer.Option(metavar="EMAIL", help="Whom the CA may write to. May be given several times.")
     ] = None,
+    renewal_threshold: Annotated[
+        float,
+        typer.Option(metavar="PART", help="Renew after this part of its life, such as 0.5, unless the CA says when."),
+    ] = 2 / 3,
+    days_before_expiry: Annotated[
+        float | None, typer.Option(metavar="DAYS", help="Renew so long before its end, but not in its first half.")
+    ] = None,
+    reuse_key: Annotated[
+        bool, typer.Option("--reuse-key", help="Keep the key when it is renewed, for those who pin it.")
+    ] = False,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep what is there if it is young, and was asked for in the same way.")
     ] = False,
@@ -186,6 +197,10 @@ def issue(
             "--directory is not https, so anybody on the way could answer for the CA: use https with --fingerprint, or "
             "say --insecure on a network you trust"
         )
+    try:
+        Schedule(renewal_threshold, days_before_expiry)
+    except ValueError as error:
+        mistakes.append(f"--renewal-threshold or --days-before-expiry: {error}")
     mistakes += _about_names(names) + _about_external_account(external_account, external_account_key_file)
     if ca_file is not None:
         try:
@@ -222,6 +237,9 @@ def issue(
         external_account_key_file=_absolute(external_account_key_file),
         profile=profile,
         contact=tuple(contact or ()),
+        renewal_threshold=renewal_threshold,
+        days_before_expiry=days_before_expiry,
+        reuse_key=reuse_key,
     )
     _warn_in_sentences()
     with Folder.make(out) as folder:
@@ -242,7 +260,8 @@ def renew(
     force: Annotated[bool, typer.Option("--force", help="Renew what is not due, too.")] = False,
     json: options.JSON = False,
 ) -> None:
-    """Renew what is due, as it was asked for: when the CA suggests it, else after two thirds of its life.
+    """Renew what is due, as it was asked for: when the CA suggests it, else after two thirds of its life, or when
+    `privet node issue` was told with --renewal-threshold or --days-before-expiry.
 
     ```
     privet node renew /etc/web /etc/postgresql/tls

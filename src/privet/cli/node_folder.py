@@ -22,6 +22,7 @@ from privet.bundle import KIND as BUNDLE
 from privet.bundle import CertBundle
 from privet.ca import KeyType
 from privet.cli.failures import Failure
+from privet.client.schedule import Schedule
 from privet.stores import Conflict, FileStore, Record, StoreError
 from privet.stores.disk import Turn, sync_folder
 
@@ -53,11 +54,19 @@ class NodeSettings:
     external_account_key_file: str | None = None
     profile: str | None = None
     contact: tuple[str, ...] = ()
+    renewal_threshold: float = 2 / 3
+    days_before_expiry: float | None = None
+    reuse_key: bool = False
 
     @property
     def domain(self) -> str:
         """What the certificate is called in the store."""
         return from_text(self.names[0]).value
+
+    @property
+    def schedule(self) -> Schedule:
+        """When the certificate is due, unless the CA has an opinion."""
+        return Schedule(self.renewal_threshold, self.days_before_expiry)
 
 
 class Folder:

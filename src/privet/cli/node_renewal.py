@@ -209,7 +209,11 @@ async def get(folder: Folder, settings: NodeSettings, *, keep: bool) -> CertBund
     before = folder.remembered("settings")
     same = all(before.get(each) == getattr(settings, each) for each in ("directory", "key_type", "profile"))
     async with connected(folder, settings) as client:
-        bundle = await (client.ensure(settings.names) if keep and same else client.issue(settings.names))
+        bundle = await (
+            client.ensure(settings.names, fraction=settings.renewal_threshold)
+            if keep and same
+            else client.issue(settings.names)
+        )
         root = await trusted(settings, bundle)
     folder.remember("root", {"pem": root.decode()} if root else {})
     folder.keep_settings(settings)
@@ -223,11 +227,11 @@ async def renew(folder: Folder, *, force: bool) -> bool:
     settings = folder.settings()
     async with connected(folder, settings) as client:
         if force:
-            await client.renew(folder.bundle(settings))
+            await client.renew(folder.bundle(settings), rotate_key=not settings.reuse_key)
             folder.remember("renewal", {})
             renewed = True
         else:
-            manager = RenewalManager(client=client, names=[settings.domain])
+            manager = _manager(client, settings)
             renewed = bool(await manager.sweep())
             _remember(folder, manager)
     await put_in_place(folder, settings)
@@ -260,7 +264,7 @@ async def _keep(folder: Folder) -> None:
     log.info("keeping the certificate for %s in %s renewed", settings.domain, folder.path)
     tell: Callable[..., None] = lambda *_: news.set()  # noqa: E731
     async with connected(folder, settings) as client:
-        manager = RenewalManager(client=client, names=[settings.domain], on_renewed=tell, on_error=tell)
+        manager = _manager(client, settings, tell)
         task = manager.start()
         try:
             while True:
@@ -276,6 +280,18 @@ async def _keep(folder: Folder) -> None:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+def _manager(client: Client, settings: NodeSettings, tell: Callable[..., None] | None = None) -> RenewalManager:
+    return RenewalManager(
+        client=client,
+        names=[settings.domain],
+        fraction=settings.renewal_threshold,
+        days_before_expiry=settings.days_before_expiry,
+        rotate_key=not settings.reuse_key,
+        on_renewed=tell,
+        on_error=tell,
+    )
 
 
 def _remember(folder: Folder, manager: RenewalManager) -> None:

@@ -14,7 +14,6 @@ from privet.ca.certificates import fingerprint
 from privet.cli.failures import Failure
 from privet.cli.node_folder import Folder
 from privet.cli.printing import printable, to_text
-from privet.client.schedule import Schedule
 
 # Renewal is due when a third of the life is left. When half of that has gone by, and it fails, somebody has to know.
 _NEAR = 6
@@ -93,7 +92,7 @@ def standing(folder: Folder, now: datetime) -> Standing:
         fingerprint=fingerprint(certificate),
         not_before=begin,
         not_after=end,
-        due=renewal.get("due") or to_text(Schedule().due(begin, end, lambda: 0.0)),
+        due=renewal.get("due") or to_text(settings.schedule.due(begin, end, lambda: 0.0)),
         error=error or complaint,
         failures=renewal.get("failures", 0),
         alarm=alarm,
