@@ -94,9 +94,9 @@ class Connection(asyncio.Protocol):
         self._fail(Failed(f"connection lost: {exc!r}"))
 
     def _fail(self, failure: Failed) -> None:
-        if self._answer is not None:
+        if self._answer is not None and not self._answer.done():  # nobody waits for it if it was cancelled
             self._answer.set_exception(failure)
-            self._answer = None
+        self._answer = None
 
     async def send(self, request: bytes, *, bodiless: bool = False) -> Answer:
         if self._transport is None:
@@ -254,7 +254,9 @@ class Client:
             raise Failed(f"directory answered {answer.status}")
         return cls(connection, account, answer.json(), tally, proofs)
 
-    async def register(self) -> None:
+    async def register(self, account: Account | None = None) -> None:
+        """Make the account, or take on another one and make that."""
+        self._account = account or self._account
         answer = await self.post(self._urls["newAccount"], base64url(b'{"termsOfServiceAgreed":true}'))
         self._account.registered(answer.headers[b"location"].decode())
 

@@ -58,10 +58,10 @@ def loop_seconds(pid: int) -> float:
     return sum(int(field) for field in stat[11:13]) * TICK
 
 
-def memory_mib(pid: int) -> float:
-    """The peak resident memory of the process itself."""
+def memory_mib(pid: int, *, now: bool = False) -> float:
+    """The peak resident memory of the process itself, or what it is now."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(status.partition("VmHWM:")[2].split()[0]) / 1024
+    return int(status.partition("VmRSS:" if now else "VmHWM:")[2].split()[0]) / 1024
 
 
 def cost(work: Callable[[], object], *, times: int) -> float:

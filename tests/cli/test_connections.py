@@ -192,9 +192,9 @@ def test_requests_on_one_connection_and_at_once_are_answered_in_order() -> None:
             until(connection, b"/%d 0" % number)
             connection.sendall(posted)
             until(connection, b"/ %d" % len(body))
-        connection.sendall(b"".join(b"GET /%d HTTP/1.1\r\nHost: ca\r\n\r\n" % number for number in range(500)))
-        said = until(connection, b"/499 0")
-        places = [said.index(b"/%d 0" % number) for number in range(500)]
+        connection.sendall(b"".join(b"GET /%d HTTP/1.1\r\nHost: ca\r\n\r\n" % number for number in range(40)))
+        said = until(connection, b"/39 0")
+        places = [said.index(b"/%d 0" % number) for number in range(40)]
         assert places == sorted(places)
 
 

@@ -1,11 +1,13 @@
-"""HTTP/1.1 connections, with an end to what a client may send and to how long it may take (RFC 9110 §17.5), and with
-the certificate that the client showed (ASGI's TLS extension).
+"""HTTP/1.1 connections, with an end to what a client may send, to how long it may take (RFC 9110 §17.5) and to how many
+there may be, and with the certificate that the client showed (ASGI's TLS extension).
 
-uvicorn limits neither, and its keep-alive timer starts only after a first answer. The law of this module: a client that
-has yet to finish a request costs a bounded amount of memory for a bounded time.
+uvicorn limits none of them, and its keep-alive timer starts only after a first answer. The law of this module: a client
+that has yet to finish a request costs a bounded amount of memory for a bounded time, and keeps nobody else out.
 """
 
 import asyncio
+import resource
+from functools import cache
 from typing import cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -25,14 +27,18 @@ class Connection(HttpToolsProtocol):
     request = 256 * 1024
     """Bytes of a request in all, chunk extensions and trailers included. The responder's limit on bodies is far below,
     and answers better."""
-    pipelined = 1000
+    pipelined = 50
     """Whole requests that wait for the one before them. uvicorn reads on whenever it has answered one."""
+    piece = 4096
+    """Bytes that are looked at before the ceilings are: more of them may be hundreds of requests, and keep others
+    waiting."""
     patience = 20.0
     """Seconds from the first byte of a request, or from connecting, until all of the request has come; and for which a
     client may leave an answer unread. A look every so often enforces it, so that it may take a quarter longer."""
 
     _received = 0
     _in_head = True
+    _last = 0.0
     _since = 0.0
     _unread = 0
     _look_timer: asyncio.TimerHandle | None = None
@@ -41,8 +47,10 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._tls = cast("dict[object, object] | None", tls_extension(transport.get_extra_info("ssl_object")))
-        self._since = self.loop.time()
+        self._last = self._since = self.loop.time()
         self._look_timer = self.loop.call_later(self.patience, self._look)
+        if len(self.connections) > most():
+            self._make_room()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -56,22 +64,35 @@ class Connection(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        if not self._received:
-            self._since = self.loop.time()
-        self._received += len(data)
-        super().data_received(data)
-        too_long = self._received > self.head and (self._in_head or self._received > self.request)
-        if too_long or len(self.pipeline) > self.pipelined:
-            self._refuse()
+        for start in range(0, len(data), self.piece):
+            piece = data[start : start + self.piece]
+            if not self._received:
+                self._since = self.loop.time()
+            self._received += len(piece)
+            super().data_received(piece)
+            too_long = self._received > self.head and (self._in_head or self._received > self.request)
+            if too_long or len(self.pipeline) > self.pipelined:
+                self._refuse()
+            if self.transport.is_closing():
+                return
 
     def on_headers_complete(self) -> None:
         self._in_head = False
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
+        self._last = self.loop.time()
         self._received = 0
         self._in_head = True
         super().on_message_complete()
+
+    def _make_room(self) -> None:
+        """Close those whose last whole request is longest ago, or who never had one: clients connect anew when they
+        want something. Several at once, for to find them takes a look at all."""
+        waiting = [each for each in self.connections if isinstance(each, Connection) and each._is_clients_turn()]
+        waiting.sort(key=lambda each: each._last)
+        for each in waiting[: max(1, most() // 16)]:
+            each._close()
 
     def _refuse(self) -> None:
         if self.transport.is_closing():
@@ -106,11 +127,12 @@ class Connection(HttpToolsProtocol):
         # A closed connection is looked at once more, to see that it is gone.
         self._look_timer = self.loop.call_later(max(self._since + self.patience - now, self.patience / 4), self._look)
 
+    def _is_clients_turn(self) -> bool:
+        return bool(self._received) or self.cycle is None or self.cycle.response_complete
+
     def _is_awaited(self) -> bool:
         """Whether it is the client's turn, and uvicorn's keep-alive timer does not mind it."""
-        if self._received or self.cycle is None:
-            return True
-        return self.cycle.response_complete and self.timeout_keep_alive_task is None
+        return self._is_clients_turn() and (bool(self._received) or self.timeout_keep_alive_task is None)
 
     def _close(self) -> None:
         # What the responder still says is not to follow.
@@ -118,3 +140,10 @@ class Connection(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.close()
+
+
+@cache
+def most() -> int:
+    """How many connections a process has: enough for a fleet, and fewer than the files it may open."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(16, min(12_000, soft * 3 // 4))
