@@ -49,7 +49,9 @@ class TrustedProxies:
 
     def client(self, scope: Scope) -> tuple[str, int] | None:
         """The address of the client and its port, or None if nobody who is believed has said it."""
-        peer = scope.get("client")
+        peer: tuple[str, int] | None = scope.get("client")
+        if not self._unix and not self._networks:
+            return peer
         address = None if peer is None else _address(peer[0])
         if not (self._unix if address is None else self._trusts(address)):
             return peer
