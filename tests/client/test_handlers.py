@@ -325,6 +325,16 @@ class TestHook:
         with pytest.raises(ClientError, match=r"did not end within 0\.2 seconds"):
             await Hook(sys.executable, "-c", "import time; time.sleep(60)", timeout=0.2).add("a.internal", "value")
 
+    async def test_its_end_counts_and_not_that_of_what_it_leaves_running(self) -> None:
+        script = "sleep 20 & echo started; exit 3"
+        with pytest.raises(ClientError, match=r"ended with 3 for a\.internal: started"):
+            await Hook("sh", "-c", script, timeout=15).add("a.internal", "value")
+
+    async def test_of_very_many_words_the_last_are_quoted(self) -> None:
+        script = "import sys; print('x' * 9_999_999, 'the last'); sys.exit(3)"
+        with pytest.raises(ClientError, match=r": x{491} the last$"):
+            await Hook(sys.executable, "-c", script).add("a.internal", "value")
+
 
 class TestAcmeDNS:
     async def test_the_update_is_sent_as_acme_dns_wants_it(self) -> None:

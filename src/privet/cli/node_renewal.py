@@ -29,6 +29,7 @@ from privet.client.dnsproviders import Hook
 from privet.client.errors import ClientError
 from privet.client.handlers import ChallengeHandler
 from privet.client.http01 import HTTP01Handler
+from privet.client.programs import run_program
 from privet.client.renewal import RenewalManager
 from privet.client.tlsalpn01 import TLSALPN01Handler
 from privet.client.trust import fetch_root, fetch_roots
@@ -174,28 +175,10 @@ async def _reload(command: Sequence[str]) -> str | None:
     """Tell the service. Returns what went wrong."""
     what = f"the reload command {' '.join(command)!r}"
     try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-    except OSError as error:
-        return f"{what} cannot be run: {error.strerror}"
-    try:
-        async with asyncio.timeout(_RELOAD):
-            said, _ = await process.communicate()
-    except TimeoutError:
-        return f"{what} did not end within {_RELOAD:g} seconds"
-    finally:
-        if process.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
-    if process.returncode == 0:
-        return None
-    text = " ".join(said.decode(errors="replace").split())[-500:]
-    return f"{what} ended with {process.returncode}" + (f": {text}" if text else "")
+        status, said = await run_program(what, command, patience=_RELOAD)
+    except ClientError as error:
+        return str(error)
+    return f"{what} ended with {status}" + (f": {said}" if said else "") if status else None
 
 
 # --- in time ---

@@ -6,7 +6,6 @@ The law of this module: names and values are handed over as they are, as argumen
 import asyncio
 import base64
 from collections.abc import Mapping
-from contextlib import suppress
 from pathlib import Path
 
 import dns.asyncquery
@@ -21,6 +20,7 @@ import httpx
 
 from privet.client.dns01 import split_address
 from privet.client.errors import ClientError
+from privet.client.programs import run_program
 
 
 class RFC2136:
@@ -105,30 +105,9 @@ class Hook:
 
     async def _run(self, *arguments: str) -> None:
         what = f"the hook {self._command[0]}"
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *self._command,
-                *arguments,
-                env=self._env,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.PIPE,
-            )
-        except OSError as error:
-            raise ClientError(f"{what} cannot be run: {error.strerror}") from None
-        try:
-            async with asyncio.timeout(self._timeout):
-                _, complaints = await process.communicate()
-        except TimeoutError:
-            raise ClientError(f"{what} did not end within {self._timeout:g} seconds") from None
-        finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-        if process.returncode:
-            said = complaints.decode(errors="replace").strip()[-500:]
-            raise ClientError(f"{what} ended with {process.returncode} for {arguments[1]}: {said}")
+        status, said = await run_program(what, [*self._command, *arguments], patience=self._timeout, env=self._env)
+        if status:
+            raise ClientError(f"{what} ended with {status} for {arguments[1]}: {said}")
 
 
 class AcmeDNS:
