@@ -31,6 +31,8 @@ from tests.vault.conftest import ROLES, Scene, errors_of, leaf
 from privet import CertificateAuthority, Limits, MemoryStore, NameConstraints, Rate, Record, Roles, StoreError, VaultPKI
 from privet.acme.encoding import to_json
 from privet.ca import KeyType, keys
+from privet.server import events
+from privet.server.denials import MOST
 from privet.vault import issuing, tokens
 
 pytestmark = pytest.mark.anyio
@@ -708,6 +710,36 @@ async def test_a_token_is_told_about_itself(scene: Scene) -> None:
     assert (endless["ttl"], endless["expire_time"], endless["num_uses"]) == (0, None, 0)
     scene.clock.forward(hours=1)
     assert await look(token) == (403, ["permission denied: the token is expired; ask for another"])
+
+
+async def test_who_counts_is_told_what_happened_and_of_nobody(scene: Scene) -> None:
+    told: list[events.Event] = []
+    token = scene.token()
+    async with scene.at(scene.replica(observe=told.append)) as http:
+        issued = await scene.ask("issue/web", token, {"common_name": "web.internal"}, http=http)
+        serial = issued.json()["data"]["serial_number"]
+        await scene.ask("revoke", token, {"serial_number": serial}, http=http)
+        await scene.ask("issue/web", "nonsense", http=http)
+        await http.get("/v1/pki/ca/pem")
+        await http.get("/v1/nothing")
+    answered = [each for each in told if isinstance(each, events.Answered)]
+    assert [(each.resource, each.status, each.problem) for each in answered] == [
+        ("vault-issue", 200, None),
+        ("vault-revoke", 200, None),
+        ("vault-issue", 403, "unauthorized"),
+        ("vault-ca", 200, None),
+        ("none", 404, "malformed"),
+    ]
+    others = [each for each in told if not isinstance(each, events.Answered | events.Stored)]
+    assert others == [events.Issued("role web"), events.Revoked(0)]
+    assert any(isinstance(each, events.Stored) for each in told)
+
+
+async def test_who_asks_for_ever_without_a_token_fills_no_log(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO):
+        for _ in range(MOST + 50):
+            await scene.ask("issue/web", "nonsense")
+    assert len([line for line in caplog.messages if line.startswith("refused")]) == MOST
 
 
 # --- everything else is refused, in Vault's form ---

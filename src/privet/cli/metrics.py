@@ -39,10 +39,10 @@ class Metrics:
             "privet_refusals", "Requests that were refused, by the type of the problem.", ("type",), registry=registry
         )
         self._issued = Counter(
-            "privet_certificates_issued", "Certificates issued by ACME.", ("profile",), registry=registry
+            "privet_certificates_issued", "Certificates issued, by profile.", ("profile",), registry=registry
         )
         self._revoked = Counter(
-            "privet_certificates_revoked", "Certificates revoked by ACME.", ("reason",), registry=registry
+            "privet_certificates_revoked", "Certificates revoked by who has them.", ("reason",), registry=registry
         )
         self._validations = Counter(
             "privet_validations", "Challenges that were decided.", ("type", "outcome"), registry=registry

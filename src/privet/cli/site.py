@@ -135,6 +135,7 @@ class Site:
             Limits(validation=settings.validate_within, authorization_reuse=settings.reuse_authorizations),
             settings.limit,
         )
+        observe = import_metrics().Metrics(self.registry) if settings.metrics else None
         responder = ACMEResponder(
             ca,
             policy=self.files.rules,
@@ -147,10 +148,10 @@ class Site:
             terms_of_service=settings.terms_of_service,
             website=settings.website,
             external_account_required=settings.require_eab,
-            observe=import_metrics().Metrics(self.registry) if settings.metrics else None,
+            observe=observe,
         )
         proxies = TrustedProxies(settings.trusted_proxy)
-        vault = VaultPKI(ca, self.files.roles, limits=limits) if self.files.roles else None
+        vault = VaultPKI(ca, self.files.roles, limits=limits, observe=observe) if self.files.roles else None
         return Application(responder, vault, settings, self.external_url, proxies, self._own, self.close)
 
     def _open_or_exit(self) -> CertificateAuthority:

@@ -9,6 +9,9 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+# That of IPv6 with an interface, and some.
+_LONGEST_ADDRESS = 100
+
 
 async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
     """Read a body, and no more of it than is allowed, however it is sent. Raises `Problem`."""
@@ -29,6 +32,12 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int
 
 def _too_large(limit: int) -> Problem:
     return Problem(ProblemType.CONTENT_TOO_LARGE, f"the request is larger than {limit} bytes")
+
+
+def client_of(scope: Scope) -> str:
+    """Where a request came from. It is kept with what it asked for, and an address is never as long as that."""
+    client = scope.get("client")
+    return str(client[0])[:_LONGEST_ADDRESS] if client else ""
 
 
 async def answer_others(scope: Scope, receive: Receive, send: Send) -> None:

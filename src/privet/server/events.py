@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 
 class Answered(NamedTuple):
-    """A request got its answer. `resource` is a name in the server's table, or `none` for what is not there; `problem`
-    the type of a refusal, without its URN."""
+    """A request got its answer. `resource` is a name in the server's table (`vault-…` for those of Vault's API), or
+    `none` for what is not there; `problem` the type of a refusal, without its URN."""
 
     resource: str
     status: int
@@ -19,7 +19,7 @@ class Answered(NamedTuple):
 
 
 class Issued(NamedTuple):
-    """A certificate was signed for an order."""
+    """A certificate was signed for an order, or for a token."""
 
     profile: str
 

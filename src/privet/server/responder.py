@@ -17,7 +17,7 @@ from privet.ca.authority import CertificateAuthority
 from privet.ca.certificates import KIND as CERTIFICATE
 from privet.ca.profiles import DEFAULT, Profile
 from privet.server import accounts, approval, authorizations, certificates, orders
-from privet.server.asgi import Receive, Scope, Send, answer_others
+from privet.server.asgi import Receive, Scope, Send, answer_others, client_of
 from privet.server.client_certificates import find_client_certificate
 from privet.server.denials import Denials
 from privet.server.events import Answered, Observer, Stored, unobserved
@@ -66,8 +66,6 @@ DIRECTORY = {
 # Whoever conflicts waits for a moment that doubles and is random, so that many who want the same get it in turn.
 _ATTEMPTS, _MOMENT = 9, 0.003
 
-# That of IPv6 with an interface, and some.
-_LONGEST_ADDRESS = 100
 
 _NO_STORE, _EMPTY = (b"cache-control", b"no-store"), (b"content-length", b"0")
 
@@ -198,7 +196,7 @@ class ACMEResponder:
             with_nonce = with_nonce or path == "new-nonce"
             reply = await self._answer(scope, receive, path, urls)
         except Problem as problem:
-            client = _client(scope)
+            client = client_of(scope)
             asked = (scope["method"], scope["path"][:100], client[:50])
             self._server.denials.say(client, "refused %s %a from %a: %s", *asked, problem)
             why = problem
@@ -294,12 +292,6 @@ class ACMEResponder:
         await send({"type": "http.response.body", "body": body if with_body else b""})
 
 
-def _client(scope: Scope) -> str:
-    """Where a request came from. It is kept with what it asked for, and an address is never as long as that."""
-    client = scope.get("client")
-    return str(client[0])[:_LONGEST_ADDRESS] if client else ""
-
-
 def _incoming(scope: Scope, name: str, id: str, path: str, urls: URLs) -> Incoming:
     query: bytes = scope.get("query_string", b"")
     url = f"{urls.base}/{path}"
@@ -309,7 +301,7 @@ def _incoming(scope: Scope, name: str, id: str, path: str, urls: URLs) -> Incomi
         url=f"{url}?{query.decode('latin-1')}" if query else url,
         query=query,
         headers=dict(scope["headers"]),
-        client=_client(scope),
+        client=client_of(scope),
         urls=urls,
         client_certificate=find_client_certificate(scope),
     )

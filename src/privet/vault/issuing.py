@@ -21,6 +21,7 @@ from privet.ca.certificates import KIND as CERTIFICATE
 from privet.ca.certificates import AuthorityError, Certificate, serial_name
 from privet.ca.constraints import NamesRefused
 from privet.ca.keys import PrivateKey, PublicKey, WeakKey
+from privet.server import events
 from privet.server.limits import Limits
 from privet.server.rates import Count, Rates
 from privet.stores.asynchronous import AsyncStore
@@ -45,6 +46,7 @@ class Engine:
     limits: Limits
     rates: Rates
     now: Callable[[], datetime]
+    observe: events.Observer = events.unobserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +208,7 @@ async def revoke(engine: Engine, token: Token, serial: int) -> Certificate:
         except Conflict:
             token = await _look_again(engine, token)
         else:
+            engine.observe(events.Revoked(0))
             log.info("revoked %x for token %s (%s)", serial, token.id, token.name)
             return revoked
     raise _too_many()
@@ -226,6 +229,7 @@ async def _sign(engine: Engine, token: Token, role: Role, prepared: Certificate)
         raise committed
     if isinstance(pruned, BaseException):
         log.error("what has expired could not be pruned: %s", pruned)
+    engine.observe(events.Issued(signed.profile))
     log.info(
         "issued %x for %s to token %s (%s) for the role %s until %s",
         signed.serial,

@@ -8,6 +8,7 @@ import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from time import perf_counter
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -17,7 +18,9 @@ from privet.acme.problems import Problem, ProblemType
 from privet.ca.authority import CertificateAuthority
 from privet.ca.certificates import AuthorityError
 from privet.ca.tbs import to_pem
-from privet.server.asgi import Receive, Scope, Send, answer_others, read_body
+from privet.server.asgi import Receive, Scope, Send, answer_others, client_of, read_body
+from privet.server.denials import Denials
+from privet.server.events import Answered, Observer, Stored, unobserved
 from privet.server.limits import Limits
 from privet.server.rates import Rates
 from privet.server.server import Reply
@@ -49,8 +52,10 @@ class Request(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """A line of the map: what is read by everybody, or what is read or written by who has a token."""
+    """A line of the map: what is read by everybody, or what is read or written by who has a token. By its name it is
+    counted."""
 
+    name: str
     path: re.Pattern[str]
     public: Callable[[Engine], Reply] | None = None
     handler: Callable[[Engine, Request], Awaitable[Reply]] | None = None
@@ -145,17 +150,17 @@ def _own_pem(ca: CertificateAuthority) -> bytes:
 
 
 RESOURCES = (
-    Resource(re.compile(rf"v1/pki/issue/({NAME})"), handler=issue_certificate, writes=True),
-    Resource(re.compile(rf"v1/pki/sign/({NAME})"), handler=sign_certificate, writes=True),
-    Resource(re.compile(r"v1/pki/revoke"), handler=revoke_certificate, writes=True),
-    Resource(re.compile(r"v1/pki/ca"), _ca_der),
-    Resource(re.compile(r"v1/pki/ca/pem"), _ca_pem),
-    Resource(re.compile(r"v1/pki/ca_chain"), _ca_chain),
-    Resource(re.compile(r"v1/pki/cert/ca"), _ca_certificate),
-    Resource(re.compile(r"v1/pki/cert/ca_chain"), _ca_certificates),
-    Resource(re.compile(rf"v1/pki/cert/({SERIAL})"), handler=read_certificate),
-    Resource(re.compile(r"v1/auth/token/lookup-self"), handler=look_up_token),
-    Resource(re.compile(r"v1/sys/health"), health),
+    Resource("issue", re.compile(rf"v1/pki/issue/({NAME})"), handler=issue_certificate, writes=True),
+    Resource("sign", re.compile(rf"v1/pki/sign/({NAME})"), handler=sign_certificate, writes=True),
+    Resource("revoke", re.compile(r"v1/pki/revoke"), handler=revoke_certificate, writes=True),
+    Resource("ca", re.compile(r"v1/pki/ca"), _ca_der),
+    Resource("ca", re.compile(r"v1/pki/ca/pem"), _ca_pem),
+    Resource("ca", re.compile(r"v1/pki/ca_chain"), _ca_chain),
+    Resource("ca", re.compile(r"v1/pki/cert/ca"), _ca_certificate),
+    Resource("ca", re.compile(r"v1/pki/cert/ca_chain"), _ca_certificates),
+    Resource("cert", re.compile(rf"v1/pki/cert/({SERIAL})"), handler=read_certificate),
+    Resource("token", re.compile(r"v1/auth/token/lookup-self"), handler=look_up_token),
+    Resource("health", re.compile(r"v1/sys/health"), health),
 )
 
 
@@ -165,7 +170,8 @@ class VaultPKI:
 
     Who has a token gets what its role allows: `roles` are read by `Roles.from_toml`, and tokens are those that the
     store has (`privet token create`). `store` is where tokens and certificates are kept; the authority's own if it is
-    not given, and with another one the authority's verbs (`certificates`, `revoke`) do not see them.
+    not given, and with another one the authority's verbs (`certificates`, `revoke`) do not see them. `observe` is told
+    of what happens, as a responder's is.
     """
 
     def __init__(
@@ -175,9 +181,12 @@ class VaultPKI:
         store: Store | None = None,
         *,
         limits: Limits | None = None,
+        observe: Observer | None = None,
         now: Callable[[], datetime] = _utc_now,
     ) -> None:
-        async_store = AsyncStore(store or ca.store)
+        async_store = AsyncStore(
+            store or ca.store, (lambda seconds: observe(Stored(seconds))) if observe is not None else None
+        )
         self._engine = Engine(
             ca=ca,
             store=async_store,
@@ -185,35 +194,40 @@ class VaultPKI:
             limits=limits or Limits(),
             rates=Rates(async_store, ca.name, now),
             now=now,
+            observe=unobserved if observe is None else observe,
         )
+        self._denials = Denials(now)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await answer_others(scope, receive, send)
             return
+        begun, why, name = perf_counter(), None, "none"
         try:
-            reply = await self._answer(scope, receive)
+            resource, argument = _find(relative_path(scope))
+            name = f"vault-{resource.name}"
+            reply = await self._answer(resource, argument, scope, receive)
         except Problem as problem:
-            log.info("refused %s %a: %s", scope["method"], scope["path"][:100], problem)
-            reply = to_errors(problem)
+            client = client_of(scope)
+            asked = (scope["method"], scope["path"][:100], client[:50])
+            self._denials.say(client, "refused %s %a from %a: %s", *asked, problem)
+            why = problem
         except StoreError:
             log.exception("the store failed")
             wait = timedelta(seconds=30)
-            reply = to_errors(
-                Problem(ProblemType.UNAVAILABLE, "the server cannot store anything now", retry_after=wait)
-            )
+            why = Problem(ProblemType.UNAVAILABLE, "the server cannot store anything now", retry_after=wait)
         except Exception:
             log.exception("a request could not be answered")
-            reply = to_errors(Problem(ProblemType.SERVER_INTERNAL, "the server made a mistake; its log says more"))
+            why = Problem(ProblemType.SERVER_INTERNAL, "the server made a mistake; its log says more")
+        if why is not None:
+            reply = to_errors(why)
         await _send(send, reply, with_body=scope["method"] != "HEAD")
+        kind = None if why is None else why.type.value[0]
+        self._engine.observe(Answered(name, reply.status, kind, perf_counter() - begun))
 
-    async def _answer(self, scope: Scope, receive: Receive) -> Reply:
-        engine, path, method = self._engine, relative_path(scope), scope["method"]
-        found = ((each, match) for each in RESOURCES if (match := each.path.fullmatch(path)))
-        resource, match = next(found, (None, None))
-        if resource is None or match is None:
-            raise Problem(ProblemType.NOT_FOUND, "there is nothing here; of Vault there is what gets certificates")
-        if method not in resource.methods:
+    async def _answer(self, resource: Resource, argument: str, scope: Scope, receive: Receive) -> Reply:
+        engine, headers = self._engine, scope["headers"]
+        if scope["method"] not in resource.methods:
             allowed = ", ".join(resource.methods)
             raise Problem(
                 ProblemType.METHOD_NOT_ALLOWED,
@@ -223,12 +237,19 @@ class VaultPKI:
         if resource.public is not None:
             return resource.public(engine)
         assert resource.handler is not None
-        headers = scope["headers"]
         token = await authenticate(engine.store, engine.ca.name, _shown_token(headers), engine.now())
         if any(name.lower() == b"x-vault-wrap-ttl" for name, _ in headers):
             raise Problem(ProblemType.MALFORMED, "responses are not wrapped here: ask without X-Vault-Wrap-TTL")
         body = await read_body(dict(headers), receive, engine.limits.body) if resource.writes else b""
-        return await resource.handler(engine, Request(token, "".join(match.groups()), body))
+        return await resource.handler(engine, Request(token, argument, body))
+
+
+def _find(path: str) -> tuple[Resource, str]:
+    """What there is at a path, and what it names there. Raises `Problem`."""
+    for resource in RESOURCES:
+        if match := resource.path.fullmatch(path):
+            return resource, "".join(match.groups())
+    raise Problem(ProblemType.NOT_FOUND, "there is nothing here; of Vault there is what gets certificates")
 
 
 def _shown_token(headers: list[tuple[bytes, bytes]]) -> str:
