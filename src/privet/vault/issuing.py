@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -54,11 +54,8 @@ class Issued:
     """A certificate, its key if it was made here, and what its owner should know."""
 
     certificate: Certificate
-    key: PrivateKey | None = None
+    key: PrivateKey | None = field(default=None, repr=False)
     warnings: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        return f"<Issued {self.certificate.serial:x}>"
 
 
 class Subject(NamedTuple):
