@@ -73,6 +73,21 @@ def test_a_key_is_made_used_listed_and_revoked_while_a_server_runs(owner: Person
     assert shown == [{"name": "x.team-a.internal", "decision": "trust", "rule": "external account key team-a"}]
 
 
+def test_who_waits_for_a_person_is_known_by_the_key(owner: Person) -> None:
+    async def story(wire: Wire) -> None:
+        assert (await opens(wire, key)).status_code == 201
+        await wire.order("web.internal")
+        (waiting,) = owner.does("pending", "--json").json
+        assert (waiting["external_account"], waiting["contact"]) == ("team-a", [])
+        assert owner.does("pending").out.endswith("  web.internal  (key team-a)\n")
+        await wire.post(str(wire.kid), {"contact": ["mailto:you@example.com"]})
+        assert owner.does("pending").out.endswith("  web.internal  (key team-a, mailto:you@example.com)\n")
+
+    key = owner.does("eab", "create", "--name", "team-a", "--json").json
+    with owner.serves("--require-eab", "--ask-person") as serving:
+        with_stranger(serving, story)
+
+
 def test_by_its_name_every_key_of_it_is_revoked_and_by_its_id_one(owner: Person) -> None:
     ids = [owner.does("eab", "create", "--name", name, "--json").json["id"] for name in ("a", "a", "b", "b")]
     assert [each["id"] for each in owner.does("eab", "revoke", "a", ids[2], "--json").json] == ids[:3]

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import pwd
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -14,7 +14,7 @@ from privet.cli.failures import Failure
 from privet.cli.printing import print_json, printable, to_text
 from privet.cli.settings import Settings, read_settings
 from privet.cli.stores import open_settings_store
-from privet.server import approval
+from privet.server import approval, external_accounts
 from privet.server.approval import NotPending
 from privet.server.records import Account, Authorization, Kind
 from privet.stores import AsyncStore
@@ -45,13 +45,15 @@ def pending(
 
         with AsyncStore(opened) as asynchronous:
             found = asyncio.run(look(asynchronous))
+        keys = {key.id: key.name for key in external_accounts.find_all(opened, settings.name)}
     if json:
-        print_json([_document(each) | _asked_by(account) for each, account in found])
+        print_json([_document(each) | _asked_by(account, keys) for each, account in found])
         return
     width = max([len(each.id) for each, _ in found], default=2)
     print(f"{'ID':<{width}}  {'SINCE':<20}  {'FROM':<15}  NAME")
     for each, account in found:
-        who = f"  ({printable(', '.join(account.contact))})" if account and account.contact else ""
+        known = _known_as(account, keys) if account else []
+        who = f"  ({printable(', '.join(known))})" if known else ""
         who += f"  by {printable(each.ruling.rule)}" if each.ruling.rule else ""
         client = printable(each.client) or "-"
         print(f"{each.id:<{width}}  {to_text(each.created):<20}  {client:<15}  {each.identifier}{who}")
@@ -156,5 +158,15 @@ def _document(authorization: Authorization) -> dict[str, object]:
     }
 
 
-def _asked_by(account: Account | None) -> dict[str, object]:
-    return {"contact": account.contact, "authority": account.authority} if account else {}
+def _asked_by(account: Account | None, keys: Mapping[str, str]) -> dict[str, object]:
+    if account is None:
+        return {}
+    id = account.external_account
+    key = None if id is None else keys.get(id, id)
+    return {"contact": account.contact, "external_account": key, "authority": account.authority}
+
+
+def _known_as(account: Account, keys: Mapping[str, str]) -> list[str]:
+    """By what a person may know who asks: the name of the key that was handed out, and what the client says itself."""
+    id = account.external_account
+    return ([] if id is None else [f"key {keys.get(id, id)}"]) + list(account.contact)
