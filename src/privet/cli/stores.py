@@ -1,6 +1,7 @@
 """The store and the authority that the settings name, opened for a command; what cannot be opened is said plainly."""
 
 import contextlib
+import errno
 import multiprocessing
 import os
 import stat
@@ -57,6 +58,8 @@ def _why(error: Exception, url: str) -> str:
     reason = cause.strerror or str(cause) if isinstance(cause, OSError) else str(error)
     reason = reason.removeprefix("the store failed: ")
     path = store_path(url)
+    if isinstance(cause, OSError) and cause.errno == errno.EROFS:
+        return reason
     if path is not None and not os.access(path if os.access(path, os.F_OK) else path.parent, os.R_OK | os.W_OK):
         return f"{reason}; run this as the owner of {path}, or let it belong to you"
     return reason

@@ -200,8 +200,9 @@ class ACMEResponder:
             asked = (scope["method"], scope["path"][:100], client[:50])
             self._server.denials.say(client, "refused %s %a from %a: %s", *asked, problem)
             why = problem
-        except StoreError:
-            log.exception("the store failed")
+        except StoreError as error:
+            # Its text says what there is to know, and every request says it anew while a disk is full.
+            log.error("the store failed: %s", error)
             with_nonce = with_nonce and self._server.nonces.ready
             why = Problem(
                 ProblemType.UNAVAILABLE, "the server cannot store anything now", retry_after=timedelta(seconds=30)

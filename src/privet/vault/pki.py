@@ -212,8 +212,8 @@ class VaultPKI:
             asked = (scope["method"], scope["path"][:100], client[:50])
             self._denials.say(client, "refused %s %a from %a: %s", *asked, problem)
             why = problem
-        except StoreError:
-            log.exception("the store failed")
+        except StoreError as error:
+            log.error("the store failed: %s", error)
             wait = timedelta(seconds=30)
             why = Problem(ProblemType.UNAVAILABLE, "the server cannot store anything now", retry_after=wait)
         except Exception:
