@@ -1042,6 +1042,57 @@ def test_an_authority_is_never_overwritten_by_an_import(clock: Clock, store: Sto
     assert again.root_cert == ca.root_cert
 
 
+# --- with files of its own ---
+
+
+def test_a_key_that_is_elsewhere_is_in_no_store(clock: Clock, store: Store) -> None:
+    one, two = (CertificateAuthority(store, now=clock) for _ in range(2))
+    for ca in (one, two, one):  # several processes, and one that is started again
+        ca.use(ROOT.cert_pem, ROOT.key_pem)
+    record = store.get("ca", "root")
+    assert record is not None
+    assert dict(record.files) == {"cert.pem": ROOT.cert_pem}
+    assert record.version == 1
+    bundle = two.issue("web.internal")
+    x509.load_pem_x509_certificate(bundle.cert_pem).verify_directly_issued_by(one.root_cert)
+    assert [each.names for each in one.certificates()] == [("web.internal",)]
+    without = CertificateAuthority(store, now=clock)
+    for start in (without.load, without.init):
+        with pytest.raises(AuthorityError, match="its key is not in the store"):
+            start()
+
+
+def test_files_of_another_authority_than_the_stores_are_refused(clock: Clock, store: Store) -> None:
+    ca = CertificateAuthority(store, now=clock)
+    ca.init()
+    with pytest.raises(AuthorityError, match="the store has an authority 'root' with another certificate"):
+        CertificateAuthority(store, now=clock).use(ROOT.cert_pem, ROOT.key_pem)
+    CertificateAuthority(store, "other", now=clock).use(ROOT.cert_pem, ROOT.key_pem)
+    again = CertificateAuthority(store, now=clock)
+    assert again.load()
+    assert again.root_cert == ca.root_cert
+
+
+def test_a_key_in_the_store_beside_the_one_in_a_file_is_worth_a_word(
+    clock: Clock, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    CertificateAuthority(store, now=clock).import_ca(ROOT.cert_pem, ROOT.key_pem)
+    caplog.clear()
+    CertificateAuthority(store, now=clock).use(ROOT.cert_pem, ROOT.key_pem)
+    assert "the key of authority 'root' is in the store as well" in caplog.messages
+
+
+def test_what_cannot_serve_is_refused_from_files_too(clock: Clock, store: Store) -> None:
+    ca = CertificateAuthority(store, now=clock, key_password=b"secret")
+    with pytest.raises(AuthorityError, match="is not encrypted"):
+        ca.use(ROOT.cert_pem, ROOT.key_pem)
+    clock.now = ca_end = ROOT.cert.not_valid_after_utc + timedelta(seconds=1)
+    assert ca_end
+    with pytest.raises(AuthorityError, match="ended"):
+        CertificateAuthority(store, now=clock).use(ROOT.cert_pem, ROOT.key_pem)
+    assert store.get("ca", "root") is None
+
+
 # --- secrets ---
 
 

@@ -12,6 +12,7 @@ from tests.certificates import assert_is_ca
 from tests.cli.command import PRIVET, Person, environment
 
 from privet.ca import KeyType, NameConstraints, keys
+from privet.stores import open_store
 
 PASSWORD = "correct horse\n"
 
@@ -295,3 +296,77 @@ def test_a_word_that_is_none_ends_with_2(person: Person) -> None:
     assert person.tries("sreve").status == 2
     assert "No such option: --prot" in person.tries("serve", "--prot", "1").err
     assert person.tries("revoke").status == 2
+
+
+class TestFilesOfItsOwn:
+    """--ca-cert and --ca-key: the key stays where it is."""
+
+    FILES = ("--ca-cert", "ca.crt", "--ca-key", "ca.key")
+
+    @pytest.fixture
+    def files(self, person: Person) -> tuple[str, ...]:
+        make_ca(person.folder)
+        (person.folder / "password").write_text("correct horse")
+        for name in ("password", "ca.key"):
+            (person.folder / name).chmod(0o600)
+        return (*self.FILES, "--key-password-file", "password")
+
+    def test_the_store_has_the_certificate_and_no_key(self, person: Person, files: tuple[str, ...]) -> None:
+        with person.serves("--auto-approve", "--workers", "2", *files):
+            person.does("issue", "web.internal", *files)
+        assert person.does("root").out == (person.folder / "ca.crt").read_text()
+        with open_store(f"sqlite:///{person.folder / 'privet.db'}") as store:
+            record = store.get("ca", "root")
+            assert record
+            assert set(record.files) == {"cert.pem"}
+        person.does("eab", "create", "--name", "a", *files)
+        (serial,) = (each["serial"] for each in person.does("list", "--json").json)
+        person.does("revoke", serial)  # which takes no key
+
+    def test_without_them_nothing_is_signed(self, person: Person, files: tuple[str, ...]) -> None:
+        person.does("init", *files)
+        for command in (["serve"], ["init"], ["issue", "web.internal"]):
+            (sentence,) = person.tries(*command).sentences
+            assert sentence.endswith("its key is not in the store; say where it is with --ca-cert and --ca-key")
+
+    def test_a_store_of_another_authority_is_left_alone(self, owner: Person) -> None:
+        make_ca(owner.folder)
+        (owner.folder / "password").write_text("correct horse")
+        (owner.folder / "password").chmod(0o600)
+        before = owner.does("root").out
+        (sentence,) = owner.tries("serve", *self.FILES, "--key-password-file", "password").sentences
+        assert sentence == (
+            "the store has an authority 'root' with another certificate than that in --ca-cert; choose another name "
+            "with --name, or another store with --store"
+        )
+        assert owner.does("root").out == before
+
+    @pytest.mark.parametrize(
+        ("options", "sentence"),
+        [
+            (FILES[:2], "--ca-cert and --ca-key belong together: the certificate of the authority, and its key"),
+            (FILES[2:], "--ca-cert and --ca-key belong together: the certificate of the authority, and its key"),
+            (
+                (*FILES, "--permit", "internal"),
+                "--permit and --exclude are for an authority that privet makes, and --ca-cert is made already",
+            ),
+            (FILES, "the certificate ca.crt cannot be read: No such file or directory"),
+        ],
+    )
+    @pytest.mark.parametrize("command", ["serve", "init"])
+    def test_what_is_wrong_with_them_is_told(
+        self, person: Person, command: str, options: tuple[str, ...], sentence: str
+    ) -> None:
+        assert person.tries(command, *options).sentences == [sentence]
+
+    def test_a_key_that_is_another_or_that_everybody_can_read_is_told(
+        self, person: Person, files: tuple[str, ...]
+    ) -> None:
+        (person.folder / "ca.key").chmod(0o644)
+        assert person.does("init", *files).sentences == [
+            "everybody here can read the key ca.key: `chmod o-r` ends that"
+        ]
+        (person.folder / "ca.key").write_bytes(keys.to_pem(keys.generate(KeyType.P256), b"correct horse"))
+        (person.folder / "ca.key").chmod(0o600)
+        (sentence,) = person.tries("serve", *files).sentences
+        assert sentence == "the private key does not belong to the CA certificate"

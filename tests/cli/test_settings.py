@@ -77,7 +77,7 @@ def test_a_list_is_several_options_or_has_commas_or_is_a_list(tmp_path: Path) ->
 
 def test_what_a_file_names_lies_beside_it(tmp_path: Path) -> None:
     file = tmp_path / "privet.toml"
-    paths = ("key_password_file", "backup_password_file", "uds", "client_ca", "policy", "roles")
+    paths = ("key_password_file", "ca_cert", "ca_key", "backup_password_file", "uds", "client_ca", "policy", "roles")
     file.write_text("".join(f'{name} = "a/{name}"\n' for name in paths) + 'store = "sqlite:///privet.db"\ncn = "a"\n')
     found = read(config=str(file))
     assert [getattr(found, name) for name in paths] == [tmp_path / "a" / name for name in paths]
@@ -115,6 +115,8 @@ WRONG: Mapping[str, object] = {
     "permit": ["*.internal"],
     "exclude": ["10.0.0.1/8"],
     "key_password_file": "",
+    "ca_cert": "",
+    "ca_key": "",
     "backup_password_file": "",
     "validity": "0s",
     "host": 5,

@@ -16,7 +16,10 @@ from tests.interop.nginx import Nginx
 from tests.interop.postgresql import PostgreSQL
 from tests.interop.programs import free_port
 from tests.interop.serving import Privet
-from tests.wire import Wire, jwk_of, new_key, problem_of, sign
+from tests.wire import Wire, csr, jwk_of, new_key, problem_of, sign
+
+from privet import CertificateAuthority, MemoryStore
+from privet.acme.encoding import to_base64url
 
 pytestmark = [pytest.mark.interop, pytest.mark.xdist_group("replicas")]
 
@@ -145,6 +148,43 @@ def test_a_spent_nonce_stays_spent_when_replicas_are_started_again(site: Site) -
             assert (await post(http, site.ports[1], wire.kid, unspent)).status_code == 200
 
     asyncio.run(spend())
+
+
+def test_the_authority_may_be_files_on_each_machine_and_its_key_in_no_database(
+    postgresql: PostgreSQL, tmp_path: Path
+) -> None:
+    store = postgresql.new_database()
+    maker = CertificateAuthority(MemoryStore(), key_password=b"a password")
+    maker.init(cn="Ours")
+    made = maker.store.get("ca", "root")
+    assert made
+    for name, content in {**made.files, "password": b"a password"}.items():
+        (tmp_path / name).write_bytes(content)
+        (tmp_path / name).chmod(0o600)
+    files = [
+        *("--ca-cert", str(tmp_path / "cert.pem"), "--ca-key", str(tmp_path / "key.pem")),
+        *("--key-password-file", str(tmp_path / "password")),
+    ]
+    ports = [free_port() for _ in range(2)]
+    base = f"http://127.0.0.1:{ports[0]}"
+    replicas = [
+        Privet(tmp_path / str(port), "--port", str(port), "--external-url", base, *files, store=store) for port in ports
+    ]
+    with replicas[0], replicas[1]:
+
+        async def ask() -> None:
+            async with httpx.AsyncClient() as http:
+                wire = Wire(http, base)
+                await wire.register()
+                ordered = await wire.order("web.internal")
+                url = ordered.json()["finalize"]
+                message = sign(wire.key, await wire.header(url), {"csr": to_base64url(csr("web.internal"))})
+                assert (await post(http, ports[1], url, message)).json()["status"] == "valid"
+
+        asyncio.run(ask())
+    assert postgresql.do(
+        "SELECT count(*) FROM privet.record WHERE files LIKE '%PRIVATE%'", store.rpartition("/")[2]
+    ) == [(0,)]
 
 
 def test_a_rate_is_counted_by_all_together(postgresql: PostgreSQL, tmp_path: Path) -> None:

@@ -97,16 +97,46 @@ class CertificateAuthority:
         if (record := self.store.get("ca", self.name)) is None:
             return False
         try:
-            cert_pem, key_pem = record.files.get("cert.pem", b""), record.files.get("key.pem", b"")
+            if "key.pem" not in record.files:
+                raise AuthorityError("its key is not in the store")
+            cert_pem, key_pem = record.files.get("cert.pem", b""), record.files["key.pem"]
             self._issuer = Issuer.from_pem(cert_pem, key_pem, self._key_password)
         except AuthorityError as error:
             raise AuthorityError(f"the authority {self.name!r} in the store cannot be used: {error}") from None
         return True
 
+    def use(self, cert_pem: bytes, key_pem: bytes) -> None:
+        """Be the authority with this certificate, followed by those that lead from it to its root, and this key, which
+        `key_password` decrypts and which is not kept in the store: safe at every start, and for several processes at
+        once. The store has the certificates, so that whoever shares it is the same authority.
+
+        Raises `AuthorityError` if they cannot serve, or if the store has another authority of this name.
+        """
+        issuer = self._checked(Issuer.from_pem(cert_pem, key_pem, self._key_password))
+        try:
+            self.store.commit(Record("ca", self.name, files={"cert.pem": issuer.chain_pem}))
+        except Conflict:
+            record = self.store.get("ca", self.name)
+            if record is None or record.files.get("cert.pem") != issuer.chain_pem:
+                raise AuthorityError(
+                    f"the store has an authority {self.name!r} with another certificate than that"
+                ) from None
+            if "key.pem" in record.files:
+                _logger.warning("the key of authority %r is in the store as well", self.name)
+        self._issuer = issuer
+
     def import_ca(self, cert_pem: bytes, key_pem: bytes, password: bytes | None = None) -> None:
         """Take over an existing CA: its certificate, followed by those that lead from it to its root if it is not one
         itself, and its private key. Raises `AuthorityError` if it cannot serve, or if there already is one here."""
-        issuer = Issuer.from_pem(cert_pem, key_pem, password)
+        issuer = self._checked(Issuer.from_pem(cert_pem, key_pem, password))
+        try:
+            self._keep(issuer)
+        except Conflict:
+            raise AuthorityError(f"there already is an authority {self.name!r} in this store") from None
+        _logger.info("imported authority %r, SHA-256 of its root %s", self.name, self.fingerprint)
+
+    def _checked(self, issuer: Issuer) -> Issuer:
+        """What somebody else has made, if it can serve; what may surprise is told. Raises `AuthorityError`."""
         issuer.check_time(self._now())
         if len(issuer.usages) == 1:
             _logger.warning("the extended key usage of the CA is for servers alone, or for clients alone")
@@ -114,11 +144,7 @@ class CertificateAuthority:
             _logger.warning(
                 "the CA lacks key usage or subject key identifier; Python 3.13 will refuse its certificates"
             )
-        try:
-            self._keep(issuer)
-        except Conflict:
-            raise AuthorityError(f"there already is an authority {self.name!r} in this store") from None
-        _logger.info("imported authority %r, SHA-256 of its root %s", self.name, self.fingerprint)
+        return issuer
 
     def _keep(self, issuer: Issuer) -> None:
         files = {"cert.pem": issuer.chain_pem, "key.pem": keys.to_pem(issuer.key, self._key_password)}

@@ -86,6 +86,8 @@ def issue(
     validity: options.Validity = None,
     name: options.Name = None,
     key_password_file: options.KeyPasswordFile = None,
+    ca_cert: options.CACert = None,
+    ca_key: options.CAKey = None,
     store: options.StoreURL = None,
     json: options.JSON = False,
     config: options.Config = None,

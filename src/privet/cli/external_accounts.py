@@ -49,6 +49,8 @@ def create(
     uses: Annotated[int | None, typer.Option(metavar="N", help="How many accounts can be opened with it.")] = None,
     authority: options.Authority = None,
     key_password_file: options.KeyPasswordFile = None,
+    ca_cert: options.CACert = None,
+    ca_key: options.CAKey = None,
     external_url: Annotated[
         str | None, typer.Option(metavar="URL", help="The address of the server as clients know it, for the examples.")
     ] = None,

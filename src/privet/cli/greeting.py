@@ -12,7 +12,7 @@ from pathlib import Path
 
 from privet.ca import CertificateAuthority
 from privet.cli.printing import names_text
-from privet.cli.settings import DEFAULT_STORE, Settings
+from privet.cli.settings import DEFAULT_STORE, Settings, option_name
 from privet.cli.stores import store_place
 from privet.server.policy import Decision
 from privet.server.rules import Rules
@@ -209,8 +209,9 @@ def _command(settings: Settings, command: str) -> str:
     if settings.name != "root" and command != "root":
         parts += ["--authority", settings.name]
     if command == "eab create":
-        password = settings.key_password_file
-        parts += ["--key-password-file", str(password.absolute())] if password else []
+        for name in ("key_password_file", "ca_cert", "ca_key"):
+            path = getattr(settings, name)
+            parts += [f"--{option_name(name)}", str(path.absolute())] if path else []
     return shlex.join(parts)
 
 

@@ -37,6 +37,22 @@ KeyPasswordFile = Annotated[
     str | None,
     typer.Option("--key-password-file", metavar="FILE", help="Encrypt the authority's key with the password in FILE."),
 ]
+CACert = Annotated[
+    str | None,
+    typer.Option(
+        "--ca-cert",
+        metavar="FILE",
+        help="Be the authority with this certificate, followed by those that lead to its root, and with --ca-key.",
+    ),
+]
+CAKey = Annotated[
+    str | None,
+    typer.Option(
+        "--ca-key",
+        metavar="FILE",
+        help="The authority's private key, which then is not in the store; --key-password-file decrypts it.",
+    ),
+]
 BackupPasswordFile = Annotated[
     str | None,
     typer.Option(

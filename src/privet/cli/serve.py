@@ -21,7 +21,7 @@ from privet.cli.proxy import UNIX
 from privet.cli.serving import run, tls_names
 from privet.cli.settings import VALIDATED, Read, Settings, option_name, read_settings
 from privet.cli.site import Files, tls_mistake
-from privet.cli.stores import name_constraints
+from privet.cli.stores import ca_files_mistakes, name_constraints
 from privet.cli.tls import read_client_ca
 from privet.cli.tokens import read_roles
 from privet.server.policy import Decision
@@ -289,6 +289,8 @@ def serve(
     exclude: options.Exclude = None,
     name: options.Name = None,
     key_password_file: options.KeyPasswordFile = None,
+    ca_cert: options.CACert = None,
+    ca_key: options.CAKey = None,
     store: options.StoreURL = None,
     log_level: Annotated[
         str | None,
@@ -369,6 +371,8 @@ def _contradictions(read: Read, files: Files) -> Iterator[str]:
     if settings.ask_challenges and not settings.auto_approve and not unread & {"auto_approve"}:
         yield "--ask-challenges is about --auto-approve: without it challenges are asked anyway, so leave it out"
     yield from _about_validation(settings, unread)
+    if not unread & {"ca_cert", "ca_key"}:
+        yield from ca_files_mistakes(settings)
     constraints = None
     try:
         constraints = name_constraints(settings)

@@ -235,6 +235,8 @@ class Settings:
     permit: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     key_password_file: Path | None = None
+    ca_cert: Path | None = None
+    ca_key: Path | None = None
     backup_password_file: Path | None = None
     validity: timedelta = timedelta(hours=24)
 
@@ -299,6 +301,8 @@ READERS: Mapping[str, Reader] = {
     "permit": read_subtrees,
     "exclude": read_subtrees,
     "key_password_file": read_path,
+    "ca_cert": read_path,
+    "ca_key": read_path,
     "backup_password_file": read_path,
     "validity": read_duration,
     "host": read_text,

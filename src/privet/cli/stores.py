@@ -71,11 +71,15 @@ def key_password(settings: Settings) -> bytes | None:
     if path is None:
         return None
     password = read_password(path)
+    _warn_if_open(path, "password file")
+    return password
+
+
+def _warn_if_open(path: Path, what: str) -> None:
     with contextlib.suppress(OSError):
         # A worker need not say what its supervisor has said.
         if path.stat().st_mode & stat.S_IROTH and not multiprocessing.parent_process():
-            print(f"privet: everybody here can read the password file {path}: `chmod o-r` ends that", file=sys.stderr)
-    return password
+            print(f"privet: everybody here can read the {what} {path}: `chmod o-r` ends that", file=sys.stderr)
 
 
 def read_file(path: Path, what: str = "") -> bytes:
@@ -103,16 +107,37 @@ def name_constraints(settings: Settings) -> NameConstraints | None:
         raise Mistakes([f"--permit and --exclude contradict each other: {error}"]) from None
 
 
+def ca_files_mistakes(settings: Settings) -> Iterator[str]:
+    """What is wrong with how the authority's files are given."""
+    if bool(settings.ca_cert) != bool(settings.ca_key):
+        yield "--ca-cert and --ca-key belong together: the certificate of the authority, and its key"
+    elif settings.ca_cert and (settings.permit or settings.exclude):
+        yield "--permit and --exclude are for an authority that privet makes, and --ca-cert is made already"
+
+
+def _use_files(ca: CertificateAuthority, settings: Settings) -> bool:
+    """Take the authority from files, if they are given. Raises `Failure` and `AuthorityError`."""
+    if mistakes := list(ca_files_mistakes(settings)):
+        raise Mistakes(mistakes)
+    if settings.ca_cert is None or settings.ca_key is None:
+        return False
+    pems = read_file(settings.ca_cert, "the certificate "), read_file(settings.ca_key, "the key ")
+    _warn_if_open(settings.ca_key, "key")
+    ca.use(*pems)
+    return True
+
+
 def init_authority(store: Store, settings: Settings, key_type: KeyType = KeyType.P256) -> CertificateAuthority:
     """The authority, made if it is not there. Raises `Failure`."""
     ca = CertificateAuthority(store, settings.name, key_password=key_password(settings))
     try:
-        ca.init(
-            settings.cn,
-            settings.ca_validity / timedelta(days=1),
-            key_type=key_type,
-            name_constraints=name_constraints(settings),
-        )
+        if not _use_files(ca, settings):
+            ca.init(
+                settings.cn,
+                settings.ca_validity / timedelta(days=1),
+                key_type=key_type,
+                name_constraints=name_constraints(settings),
+            )
     except AuthorityError as error:
         raise Failure(_hint(error)) from None
     return ca
@@ -122,7 +147,7 @@ def load_authority(store: Store, settings: Settings) -> CertificateAuthority:
     """The authority, which has to be there. Raises `Failure`."""
     ca = CertificateAuthority(store, settings.name, key_password=key_password(settings))
     try:
-        if ca.load():
+        if _use_files(ca, settings) or ca.load():
             return ca
     except AuthorityError as error:
         raise Failure(_hint(error)) from None
@@ -170,6 +195,10 @@ def _hint(error: AuthorityError) -> str:
     text = str(error)
     if "password is missing" in text:
         return f"{text}; give it with --key-password-file"
+    if "its key is not in the store" in text:
+        return f"{text}; say where it is with --ca-cert and --ca-key"
+    if "with another certificate than that" in text:
+        return f"{text} in --ca-cert; choose another name with --name, or another store with --store"
     if "has another password" in text:
         return f"{text}; --key-password-file says which file has it"
     if "other name constraints" in text:
