@@ -47,12 +47,19 @@ def test_others_are_told_of_as_ever(log: pytest.LogCaptureFixture) -> None:
     assert log.messages == ["refused one"] * MOST + ["refused other", "not allowed this"]
 
 
+def test_a_network_full_of_addresses_is_one_client(log: pytest.LogCaptureFixture) -> None:
+    denials = Denials(Clock())
+    for number in range(3 * MOST):
+        denials.say(f"fd00::{number:x}", "refused")
+    assert log.messages == ["refused"] * MOST
+
+
 def test_who_is_forgotten_is_summed_up(log: pytest.LogCaptureFixture) -> None:
     denials = Denials(Clock())
     for _ in range(MOST + 7):
         denials.say("10.0.0.1", "refused")
     for number in range(1000):
-        denials.say(f"fd00::{number:x}", "refused")
+        denials.say(f"fd00:0:0:{number:x}::1", "refused")
     assert log.messages[-2].startswith("refused: 7 more of '10.0.0.1' within a minute of ")
     assert len(denials._clients) == 1000
 

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+from privet.server.rates import network_of
+
 log = logging.getLogger("privet")
 
 MOST, SPAN = 100, timedelta(minutes=1)
@@ -32,7 +34,8 @@ class Denials:
         self._clients: OrderedDict[tuple[str, str], _Told] = OrderedDict()
 
     def say(self, client: str, message: str, *arguments: object) -> None:
-        kind, now = (client[:50], message), self._now()
+        # Whoever has one IPv6 address has a network full of them.
+        kind, now = (network_of(client) if ":" in client else client[:50], message), self._now()
         told = self._clients.get(kind)
         if told is None or not told.since <= now < told.since + SPAN:
             if told is not None:
