@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from privet.client.handlers import ChallengeHandler
     from privet.client.renewal import RenewalManager, RenewalStatus
     from privet.client.sync import SyncClient
+    from privet.client.vault import VaultClient
 
 __all__ = [
     "ACMEResponder",
@@ -74,6 +75,7 @@ __all__ = [
     "SyncClient",
     "TLSConfig",
     "TLSConfigError",
+    "VaultClient",
     "VaultPKI",
     "build_client_ssl_context",
     "build_server_ssl_context",
@@ -92,6 +94,7 @@ _CLIENT = {
     "RenewalManager": "privet.client.renewal",
     "RenewalStatus": "privet.client.renewal",
     "SyncClient": "privet.client.sync",
+    "VaultClient": "privet.client.vault",
 }
 
 

@@ -35,7 +35,7 @@ def fingerprint(ca: Person) -> str:
     return str(ca.does("root", "--json").json["fingerprint"])
 
 
-def starts(node: Person, *arguments: str) -> Program:
+def starts(node: Person, *arguments: str | Path) -> Program:
     return Program(*PRIVET, "node", *arguments, env=environment(node.folder), cwd=node.folder)
 
 

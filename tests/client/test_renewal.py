@@ -317,7 +317,7 @@ class TestFailures:
             scene.clock.forward(hours=18)
             record = client.store.get("certs", "a.internal")
             assert record is not None
-            client.store.commit(record._replace(files={**record.files, "key.pem": b"damaged"}))
+            client.store.commit(record._replace(files={**record.files, "cert.pem": b"damaged"}))
             manager = manager_of(scene, client)
             assert [bundle.domain for bundle in await manager.sweep()] == ["b.internal"]
             assert manager.status()[0].error is not None

@@ -74,6 +74,12 @@ class PostgreSQL:
         """Whom its files have to belong to."""
         return "postgres" if self._as else pwd.getpwuid(os.geteuid()).pw_name
 
+    def reload(self) -> str:
+        """The command that has it read its files again."""
+        psql = need("psql", path=f"{ELSEWHERE}{os.pathsep}{BINARIES}", source="the postgresql package")
+        where = f"host=127.0.0.1 port={self.port} user=postgres sslmode=disable"
+        return f"{psql} '{where}' -c 'SELECT pg_reload_conf()'"
+
     def promote(self) -> None:
         self._run("pg_ctl", "-D", self.data, "-w", "promote")
 

@@ -18,6 +18,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
+from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from privet.acme.identifiers import BadIdentifier, from_text
@@ -31,7 +32,9 @@ from privet.cli.node_folder import Folder, NodeSettings, read_owner, write_file
 from privet.cli.node_renewal import NotReloaded, told
 from privet.cli.node_status import Standing, standing
 from privet.cli.node_trust import install, named_root
+from privet.cli.postgresql import Database, print_database, read_database
 from privet.cli.printing import print_fields, print_json, printable, to_text
+from privet.cli.stores import read_password
 from privet.client.errors import ClientError
 from privet.client.schedule import Schedule
 from privet.client.signing import ExternalAccount
@@ -98,11 +101,33 @@ def bootstrap(
 
 @node.command()
 def issue(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help="DNS names, wildcards, and IP addresses.")],
-    directory: Directory,
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Where cert.pem, fullchain.pem, key.pem and ca.pem are written.")
     ],
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME...", help="DNS names, wildcards, and IP addresses.")
+    ] = None,
+    directory: Annotated[
+        str | None,
+        typer.Option(
+            "--directory", metavar="URL", help="The CA's directory, such as https://ca.internal:8555/directory."
+        ),
+    ] = None,
+    vault: Annotated[
+        str | None,
+        typer.Option(
+            "--vault",
+            metavar="URL",
+            help="Ask by Vault's PKI API instead, with --role and --token-file, at https://ca.internal:8555.",
+        ),
+    ] = None,
+    role: Annotated[
+        str | None, typer.Option("--role", metavar="NAME", help="With --vault: the role that the token is for.")
+    ] = None,
+    token_file: Annotated[
+        Path | None, typer.Option("--token-file", metavar="FILE", help="With --vault: the file that has the token.")
+    ] = None,
+    postgres: options.PostgreSQL = None,
     fingerprint: Fingerprint = None,
     ca_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Trust the roots in this file, and these alone.")
@@ -149,6 +174,8 @@ def issue(
         ),
     ] = None,
     key_type: options.KeyKind = KeyType.P256,
+    password_file: options.PasswordFile = None,
+    traditional: options.Traditional = False,
     external_account: Annotated[
         str | None, typer.Option(metavar="KID", help="The id of the key by which the CA lets you in.")
     ] = None,
@@ -167,7 +194,7 @@ def issue(
         float | None, typer.Option(metavar="DAYS", help="Renew so long before its end, but not in its first half.")
     ] = None,
     reuse_key: Annotated[
-        bool, typer.Option("--reuse-key", help="Keep the key when it is renewed, for those who pin it.")
+        bool, typer.Option("--reuse-key", help="Keep the key when it is renewed: for those who pin it, and for clients of databases.")
     ] = False,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep what is there if it is young, and was asked for in the same way.")
@@ -186,15 +213,30 @@ def issue(
         --out /etc/postgresql/tls --owner postgres --reload-command 'systemctl reload postgresql'
     ```
 
+    With --postgres it says how to connect. By --vault the user of a database is a certificate's common name; by ACME,
+    which knows no users, the server maps the first name to it.
+
+    ```
+    privet node issue --postgres postgresql://epoch_user@db.internal/production --vault https://ca.internal:8555 \\
+        --role database --token-file token --fingerprint 5C:0B:… --out /etc/epoch/certs --reuse-key
+    ```
+
     What was asked for is kept in DIR/.privet, so that `privet node renew DIR` needs no options. A service that could
     not be told is a warning, and exit status 3.
     """
-    mistakes = _about_trust(directory, fingerprint, insecure)
+    names = names or []
+    database, mistakes = read_database(postgres)
+    where, server = ("--vault", vault) if vault is not None else ("--directory", directory)
+    if server is None or (vault is not None and directory is not None):
+        mistakes.append("say whom to ask: with --directory URL by ACME, or with --vault URL by a token")
+        server = ""
+    else:
+        mistakes += _about_trust(server, fingerprint, insecure, where)
     if fingerprint is not None and ca_file is not None:
         mistakes.append("--fingerprint and --ca-file both say whom to trust: leave one of them out")
-    if urlsplit(directory).scheme == "http" and not insecure:
+    if urlsplit(server).scheme == "http" and not insecure:
         mistakes.append(
-            "--directory is not https, so anybody on the way could answer for the CA: use https with --fingerprint, or "
+            f"{where} is not https, so anybody on the way could answer for the CA: use https with --fingerprint, or "
             "say --insecure on a network you trust"
         )
     try:
@@ -202,6 +244,12 @@ def issue(
     except ValueError as error:
         mistakes.append(f"--renewal-threshold or --days-before-expiry: {error}")
     mistakes += _about_names(names) + _about_external_account(external_account, external_account_key_file)
+    proofs = (http_01, http_01_port, webroot, dns_hook, tls_alpn_01, tls_alpn_01_port)
+    mistakes += _about_vault(vault, role, token_file, any((*proofs, external_account, profile, contact)))
+    if not names and (database is None or vault is None):
+        mistakes.append("say which names the certificate is for; only by --vault can a --postgres do without")
+    if password_file is not None:
+        read_password(password_file)
     if ca_file is not None:
         try:
             trust_in(ca_file)
@@ -215,13 +263,21 @@ def issue(
         except Failure as failure:
             mistakes.append(str(failure))
     bits = _read_mode(mode, mistakes)
+    roots = os.geteuid() == 0 and (owner or "").partition(":")[0] in ("", "0", "root")
+    if database and bits > 0 and bits & 0o070 and not roots:
+        mistakes.append(
+            "--mode lets a group read the key, and PostgreSQL's clients refuse such a key unless it is root's"
+        )
     hook = _read_command("--dns-hook", dns_hook, mistakes)
     reload = _read_command("--reload-command", reload_command, mistakes)
     if mistakes:
         raise Mistakes(mistakes)
     settings = NodeSettings(
         names=tuple(names),
-        directory=directory,
+        directory=f"{vault.rstrip('/')}/" if vault is not None else server,
+        common_name=database.user if database and vault is not None else None,
+        role=role,
+        token_file=_absolute(token_file),
         fingerprint=fingerprint,
         ca_file=_absolute(ca_file),
         insecure=insecure,
@@ -233,6 +289,8 @@ def issue(
         mode=bits,
         reload_command=reload,
         key_type=key_type,
+        password_file=_absolute(password_file),
+        traditional=traditional,
         external_account=external_account,
         external_account_key_file=_absolute(external_account_key_file),
         profile=profile,
@@ -246,9 +304,9 @@ def issue(
         try:
             bundle = asyncio.run(node_renewal.get(folder, settings, keep=keep))
         except NotReloaded:
-            _print_issued(folder, folder.bundle(settings), json)
+            _print_issued(folder, folder.bundle(settings), database, json)
             raise
-        _print_issued(folder, bundle, json)
+        _print_issued(folder, bundle, database, json)
 
 
 @node.command()
@@ -295,9 +353,8 @@ def renew(
                     documents.append(found.document | {"renewed": renewed})
                     if not json:
                         what = "renewed" if renewed else "unchanged"
-                        print(
-                            f"{what:<12} {folder.path}, for {', '.join(found.names)} until {to_text(found.not_after)}"
-                        )
+                        names, until = printable(", ".join(found.names)), to_text(found.not_after)
+                        print(f"{what:<12} {folder.path}, for {names} until {until}")
             except Failure as failure:
                 failures.append(failure)
         if json:
@@ -355,25 +412,31 @@ def _raise(failures: list[Failure]) -> None:
         raise together
 
 
-def _print_issued(folder: Folder, bundle: CertBundle, json: bool) -> None:
+def _print_issued(folder: Folder, bundle: CertBundle, database: Database | None, json: bool) -> None:
     files = {name: folder.path / name for name in ("cert.pem", "fullchain.pem", "key.pem", "ca.pem")}
     document: dict[str, object] = {
-        "names": list(bundle.domains),
+        "names": list(dict.fromkeys([bundle.domain, *bundle.domains])),
         "not_after": to_text(bundle.expires_at),
         "files": {name.removesuffix(".pem"): str(path) for name, path in files.items() if path.exists()},
     }
+    told = database and database.document(folder.path, x509.load_pem_x509_certificate(bundle.cert_pem))
     if json:
-        print_json(document)
+        print_json(document | ({"postgresql": told} if told else {}))
         return
-    print_fields([("names", ", ".join(bundle.domains)), ("valid until", document["not_after"])])
+    names = printable(", ".join(dict.fromkeys([bundle.domain, *bundle.domains])))
+    print_fields([("names", names), ("valid until", document["not_after"])])
     print_fields((path.stem, path) for path in files.values() if path.exists())
+    if told:
+        print_database(told)
     print(f"\nTo keep it renewed:\n  privet node renew {shlex.quote(str(folder.path))} --daemon")
 
 
 # --- what may be wrong ---
 
 
-def _about_trust(directory: str, fingerprint: str | None, insecure: bool = False) -> list[str]:
+def _about_trust(
+    directory: str, fingerprint: str | None, insecure: bool = False, where: str = "--directory"
+) -> list[str]:
     mistakes = []
     try:
         parts = urlsplit(directory)
@@ -381,15 +444,31 @@ def _about_trust(directory: str, fingerprint: str | None, insecure: bool = False
     except ValueError:
         known = False
     if not known:
-        mistakes.append(f"--directory has to be a URL such as https://ca.internal:8555/directory, not {directory!r}")
+        example = "https://ca.internal:8555" + "/directory" * (where == "--directory")
+        mistakes.append(f"{where} has to be a URL such as {example}, not {directory!r}")
     elif insecure and parts.scheme == "https":
-        mistakes.append("--insecure is for plain http, and --directory is https: leave it out")
+        mistakes.append(f"--insecure is for plain http, and {where} is https: leave it out")
     if fingerprint is not None:
         try:
             read_fingerprint(fingerprint)
         except ClientError as error:
             mistakes.append(f"--fingerprint: {error}")
     return mistakes
+
+
+def _about_vault(vault: str | None, role: str | None, token_file: Path | None, by_acme: bool) -> list[str]:
+    if vault is None:
+        given = role is not None or token_file is not None
+        return ["--role and --token-file are for --vault URL"] if given else []
+    if role is None or token_file is None:
+        return ["--vault goes with --role and --token-file: `privet token create --role NAME` makes a token at the CA"]
+    if by_acme:
+        return ["with --vault a token says who asks: leave out what is for ACME, proofs, accounts, contacts, profiles"]
+    try:
+        token_file.read_bytes()
+    except OSError as error:
+        return [f"the --token-file {token_file} cannot be read: {error.strerror}"]
+    return []
 
 
 def _about_names(names: list[str]) -> list[str]:

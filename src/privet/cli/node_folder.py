@@ -39,6 +39,9 @@ class NodeSettings:
 
     names: tuple[str, ...]
     directory: str
+    common_name: str | None = None
+    role: str | None = None
+    token_file: str | None = None
     fingerprint: str | None = None
     ca_file: str | None = None
     insecure: bool = False
@@ -50,6 +53,8 @@ class NodeSettings:
     mode: int = 0o600
     reload_command: tuple[str, ...] = ()
     key_type: str = KeyType.P256
+    password_file: str | None = None
+    traditional: bool = False
     external_account: str | None = None
     external_account_key_file: str | None = None
     profile: str | None = None
@@ -61,7 +66,12 @@ class NodeSettings:
     @property
     def domain(self) -> str:
         """What the certificate is called in the store."""
-        return from_text(self.names[0]).value
+        return self.common_name or from_text(self.names[0]).value
+
+    @property
+    def all_names(self) -> tuple[str, ...]:
+        """What it is for: a common name of its own first."""
+        return tuple(dict.fromkeys([self.domain, *(from_text(name).value for name in self.names)]))
 
     @property
     def schedule(self) -> Schedule:

@@ -22,7 +22,7 @@ from privet.ca import KeyType
 from privet.cli.failures import Failure
 from privet.cli.node_folder import CA, Folder, NodeSettings
 from privet.cli.printing import to_text
-from privet.cli.stores import read_file
+from privet.cli.stores import read_file, read_password
 from privet.client.client import Client
 from privet.client.dns01 import DNS01Handler
 from privet.client.dnsproviders import Hook
@@ -33,9 +33,11 @@ from privet.client.programs import run_program
 from privet.client.renewal import RenewalManager
 from privet.client.tlsalpn01 import TLSALPN01Handler
 from privet.client.trust import fetch_root, fetch_roots
+from privet.client.vault import VaultClient
 
 log = logging.getLogger("privet.node")
 
+_AS_BEFORE = ("directory", "key_type", "profile", "role", "password_file", "traditional")
 _LOOK = 60.0
 _RELOAD = 120.0
 
@@ -74,9 +76,25 @@ def to_sentence(error: Exception) -> str:
 
 
 @contextlib.asynccontextmanager
-async def connected(folder: Folder, settings: NodeSettings) -> AsyncIterator[Client]:
+async def connected(folder: Folder, settings: NodeSettings) -> AsyncIterator[Client | VaultClient]:
     """The client for a folder. Raises `Failure`, and what the client raises as one."""
     with told():
+        password = read_password(Path(settings.password_file)) if settings.password_file else None
+        if settings.role is not None and settings.token_file is not None:
+            async with VaultClient(
+                settings.directory,
+                settings.role,
+                Path(settings.token_file),
+                store=folder.store,
+                allow_insecure=settings.insecure,
+                ca_bundle=settings.ca_file,
+                ca_fingerprint=settings.fingerprint,
+                key_type=KeyType(settings.key_type),
+                key_password=password,
+                traditional_key=settings.traditional,
+            ) as vault:
+                yield vault
+            return
         async with Client(
             settings.directory,
             store=folder.store,
@@ -87,6 +105,8 @@ async def connected(folder: Folder, settings: NodeSettings) -> AsyncIterator[Cli
             contact=settings.contact,
             external_account=_external_account(settings),
             key_type=KeyType(settings.key_type),
+            key_password=password,
+            traditional_key=settings.traditional,
             profile=settings.profile,
         ) as client:
             yield client
@@ -190,13 +210,21 @@ async def get(folder: Folder, settings: NodeSettings, *, keep: bool) -> CertBund
     async with folder.turn():
         folder.check_writable(settings)
     before = folder.remembered("settings")
-    same = all(before.get(each) == getattr(settings, each) for each in ("directory", "key_type", "profile"))
+    same = all({"traditional": False, **before}.get(each) == getattr(settings, each) for each in _AS_BEFORE)
     async with connected(folder, settings) as client:
-        bundle = await (
-            client.ensure(settings.names, fraction=settings.renewal_threshold)
-            if keep and same
-            else client.issue(settings.names)
-        )
+        if isinstance(client, VaultClient):
+            user = settings.common_name
+            bundle = await (
+                client.ensure(settings.names, common_name=user, fraction=settings.renewal_threshold)
+                if keep and same
+                else client.issue(settings.names, common_name=user)
+            )
+        else:
+            bundle = await (
+                client.ensure(settings.names, fraction=settings.renewal_threshold)
+                if keep and same
+                else client.issue(settings.names)
+            )
         root = await trusted(settings, bundle)
     folder.remember("root", {"pem": root.decode()} if root else {})
     folder.keep_settings(settings)
@@ -265,7 +293,7 @@ async def _keep(folder: Folder) -> None:
             await asyncio.gather(task, return_exceptions=True)
 
 
-def _manager(client: Client, settings: NodeSettings, tell: Callable[..., None] | None = None) -> RenewalManager:
+def _manager(client: Client | VaultClient, settings: NodeSettings, tell: Callable[..., None] | None = None) -> RenewalManager:
     return RenewalManager(
         client=client,
         names=[settings.domain],

@@ -9,7 +9,6 @@ from datetime import datetime
 
 from cryptography import x509
 
-from privet.acme.identifiers import from_text
 from privet.ca.certificates import fingerprint
 from privet.cli.failures import Failure
 from privet.cli.node_folder import Folder
@@ -54,7 +53,7 @@ class Standing:
     @property
     def fields(self) -> Iterable[tuple[str, object]]:
         yield "folder", self.folder
-        yield "names", ", ".join(self.names)
+        yield "names", printable(", ".join(self.names))
         yield "issuer", self.issuer
         yield "valid until", to_text(self.not_after)
         yield "due", self.due
@@ -86,7 +85,7 @@ def standing(folder: Folder, now: datetime) -> Standing:
         alarm += f": {error}"
     return Standing(
         folder=str(folder.path),
-        names=tuple(from_text(name).value for name in settings.names),
+        names=settings.all_names,
         issuer=printable(certificate.issuer.rfc4514_string()),
         serial=f"{certificate.serial_number:x}",
         fingerprint=fingerprint(certificate),

@@ -6,7 +6,6 @@ before it is needed.
 
 import asyncio
 import logging
-import ssl
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,7 +18,6 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from privet.acme.encoding import to_base64url
 from privet.acme.identifiers import Identifier, from_text
-from privet.acme.problems import Problem
 from privet.acme.reasons import REVOCATION_REASONS
 from privet.bundle import KIND as BUNDLE
 from privet.bundle import CertBundle
@@ -31,13 +29,14 @@ from privet.client.ari import renewal_info
 from privet.client.errors import ClientError
 from privet.client.handlers import ChallengeHandler
 from privet.client.issued import certificate_id, check_issued, make_csr
-from privet.client.keeping import keep, span_of
+from privet.client.keeping import ensure, keep
+from privet.client.keyform import KeyForm
 from privet.client.ordering import Ordering
 from privet.client.renewal import OnError, OnRenewed, RenewalManager
-from privet.client.schedule import RenewalInfo, Schedule
+from privet.client.schedule import RenewalInfo
 from privet.client.session import KeyAlone, Session, Sleep, check_directory_url
 from privet.client.signing import AccountKey, ExternalAccount
-from privet.client.trust import fetch_root, system_trust, trust_in, trust_in_root
+from privet.client.trust import find_trust
 from privet.stores.asynchronous import AsyncStore
 from privet.stores.base import Store
 from privet.stores.memory import MemoryStore
@@ -77,6 +76,9 @@ class Client:
     proved. `external_account` is the key id and the MAC key that a CA hands out to let an account in. `patience` is how
     many seconds are waited for the server to decide, at each step.
 
+    Keys of certificates are written as PKCS#8, or with `traditional_key` as OpenSSL did before; with `key_password`
+    they are encrypted.
+
     Whatever the server refuses is a `Problem`; everything else that goes wrong is a `ClientError`.
     """
 
@@ -93,6 +95,8 @@ class Client:
         external_account: tuple[str, bytes | str] | None = None,
         account_key_type: KeyType = KeyType.P256,
         key_type: KeyType = KeyType.P256,
+        key_password: bytes | None = None,
+        traditional_key: bool = False,
         profile: str | None = None,
         preferred_chain: str | None = None,
         agree_to_terms: bool = True,
@@ -118,6 +122,7 @@ class Client:
         self._contact = [contact] if isinstance(contact, str) else list(contact)
         self._external_account = None if external_account is None else ExternalAccount.read(*external_account)
         self._account_key_type = KeyType(account_key_type)
+        self._key_form = KeyForm(key_password, traditional_key)
         self._wanted_by_default = _Wanted(KeyType(key_type), profile, preferred_chain)
         self._agree_to_terms = agree_to_terms
         self._patience = patience
@@ -197,15 +202,9 @@ class Client:
         as long as it is valid."""
         identifiers = [from_text(name) for name in ([names] if isinstance(names, str) else names)]
         stored = await self._stored(identifiers)
-        if stored is None or stored.expires_at <= self._now():
-            return await self.issue(names)
-        try:
-            if self._now() >= Schedule(fraction).due(*span_of(stored), lambda: 0.0):
-                return await self.issue(names)
-        except (ClientError, Problem) as error:
-            log.warning("no new certificate for %s, the old one is good until %s: %s", names, stored.expires_at, error)
-        self._wanted.setdefault(stored.domain, self._wanted_by_default)
-        return stored
+        bundle = await ensure(stored, lambda: self.issue(names), self._now(), fraction)
+        self._wanted.setdefault(bundle.domain, self._wanted_by_default)
+        return bundle
 
     async def _stored(self, identifiers: Sequence[Identifier]) -> CertBundle | None:
         """The bundle in the store, if it is for these names and has its key."""
@@ -275,10 +274,12 @@ class Client:
     async def renew(self, bundle: CertBundle, *, rotate_key: bool = True) -> CertBundle:
         """Replace a certificate: the same names, asked for in the same way."""
         wanted = self._wanted.get(bundle.domain, self._wanted_by_default)
-        key = keys.from_pem(bundle.key_pem)
-        if rotate_key:
+        if not rotate_key:
+            key = self._key_form.from_pem(bundle.key_pem)
+        else:
             if bundle.domain not in self._wanted:  # then its key says which kind was wanted
-                wanted = _Wanted(keys.check_public_key(key.public_key()), wanted.profile, wanted.preferred_chain)
+                public_key = x509.load_pem_x509_certificate(bundle.cert_pem).public_key()
+                wanted = _Wanted(keys.check_public_key(public_key), wanted.profile, wanted.preferred_chain)
             key = await asyncio.to_thread(keys.generate, wanted.key_type)
         identifiers = tuple(from_text(name) for name in bundle.domains)
         return await self._issue_with_key(identifiers, key, wanted, replaces=bundle)
@@ -319,7 +320,7 @@ class Client:
             key = await asyncio.to_thread(keys.generate, wanted.key_type)
         csr = make_csr(key, identifiers)
         bundle = await self._issue(
-            identifiers, csr, key.public_key(), keys.to_pem(key), wanted, not_before, not_after, replaces
+            identifiers, csr, key.public_key(), self._key_form.to_pem(key), wanted, not_before, not_after, replaces
         )
         kept = await asyncio.to_thread(keep, self.store, bundle)
         self._wanted[kept.domain] = wanted
@@ -385,17 +386,9 @@ class Client:
             return self._connection
 
     async def _open(self) -> _Connection:
-        root: x509.Certificate | None = None
-        trust: ssl.SSLContext
-        if self._ca_fingerprint is not None:
-            root = await fetch_root(self.directory_url, self._ca_fingerprint, transport=self._transport)
-            trust = trust_in_root(root)
-        elif self._ca_bundle is not None:
-            trust = trust_in(self._ca_bundle)
-        else:
-            trust = system_trust()
+        trust = await find_trust(self.directory_url, self._ca_bundle, self._ca_fingerprint, self._transport)
         http = httpx.AsyncClient(
-            verify=trust,
+            verify=trust.context,
             timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, 15)),
             trust_env=False,
             proxy=self._proxy,
@@ -417,7 +410,7 @@ class Client:
             key_type=self._account_key_type,
             agree_to_terms=self._agree_to_terms,
         )
-        return _Connection(http, session, account, root)
+        return _Connection(http, session, account, trust.root)
 
 
 def _listed(handlers: ChallengeHandler | Sequence[ChallengeHandler] | None) -> list[ChallengeHandler]:

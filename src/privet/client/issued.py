@@ -52,6 +52,11 @@ class Issued:
     def fullchain_pem(self) -> bytes:
         return b"".join(each.public_bytes(Encoding.PEM) for each in self.chain)
 
+    @property
+    def common_name(self) -> str | None:
+        found = self.certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+        return str(found[0].value) if len(found) == 1 else None
+
     def is_from(self, issuer: str) -> bool:
         """Whether an issuer in the chain has this common name."""
         return any(
@@ -157,14 +162,17 @@ def certificate_id(certificate: x509.Certificate) -> str | None:
     return f"{to_base64url(authority.key_identifier)}.{to_base64url(octets)}"
 
 
-def make_csr(key: keys.PrivateKey, identifiers: Sequence[Identifier]) -> bytes:
-    """A CSR for the names, in DER. They are all alternative names: a common name adds nothing (RFC 8555 §7.4)."""
+def make_csr(key: keys.PrivateKey, identifiers: Sequence[Identifier], common_name: str | None = None) -> bytes:
+    """A CSR for the names, in DER. They are all alternative names: a common name adds nothing (RFC 8555 §7.4), unless
+    it is none of them."""
     names: list[x509.GeneralName] = [
         x509.IPAddress(ip_address(each.value)) if each.type is IdentifierType.IP else x509.DNSName(each.value)
         for each in identifiers
     ]
-    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
-    builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+    subject = [] if common_name is None else [x509.NameAttribute(NameOID.COMMON_NAME, common_name)]
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name(subject))
+    if names:
+        builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     algorithm: hashes.SHA256 | hashes.SHA384 | None = hashes.SHA256()
     if isinstance(key, ed25519.Ed25519PrivateKey):
         algorithm = None

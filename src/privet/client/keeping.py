@@ -3,12 +3,19 @@
 The law of this module: a bundle is replaced as a whole, by whoever comes last.
 """
 
+import logging
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 
 from cryptography import x509
 
+from privet.acme.problems import Problem
 from privet.bundle import KIND, CertBundle
+from privet.client.errors import ClientError
+from privet.client.schedule import Schedule
 from privet.stores.base import Conflict, Store
+
+log = logging.getLogger("privet.client")
 
 
 def keep(store: Store, bundle: CertBundle) -> CertBundle:
@@ -25,3 +32,20 @@ def keep(store: Store, bundle: CertBundle) -> CertBundle:
 def span_of(bundle: CertBundle) -> tuple[datetime, datetime]:
     certificate = x509.load_pem_x509_certificate(bundle.cert_pem)
     return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+
+
+async def ensure(
+    stored: CertBundle | None, issue: Callable[[], Awaitable[CertBundle]], now: datetime, fraction: float = 2 / 3
+) -> CertBundle:
+    """What is stored, if it has lived for less than this part of its life, else a new one; and if none is to be had,
+    what is stored as long as it is valid."""
+    if stored is None or stored.expires_at <= now:
+        return await issue()
+    try:
+        if now >= Schedule(fraction).due(*span_of(stored), lambda: 0.0):
+            return await issue()
+    except (ClientError, Problem) as error:
+        log.warning(
+            "no new certificate for %s, the old one is good until %s: %s", stored.domain, stored.expires_at, error
+        )
+    return stored

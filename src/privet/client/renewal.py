@@ -136,7 +136,8 @@ class RenewalManager:
         if store is not None and store is not self._renewer.store:
             raise ValueError("what is renewed goes where the client or the ca keeps it; leave store out")
         self._store = AsyncStore(self._renewer.store)
-        self._names = None if names is None else [_stored_as(name) for name in names]
+        # As they are spelled where they are identifiers, and as they were given for other common names.
+        self._names = None if names is None else {_spelled(name): name for name in names}
         self._interval = timedelta(hours=min(interval_hours, 24 * 365))
         self._schedule = Schedule(fraction if renewal_threshold is None else renewal_threshold, days_before_expiry)
         self._on_renewed = on_renewed
@@ -222,6 +223,9 @@ class RenewalManager:
 
     async def _current(self, domain: str) -> CertBundle:
         record = await self._store.get(BUNDLE, domain)
+        given = (self._names or {}).get(domain, domain)
+        if record is None and given != domain:
+            record = await self._store.get(BUNDLE, given)
         if record is None:
             raise ClientError(f"there is no certificate for {domain} in the store; issue it first")
         return CertBundle.from_record(record).located(self._renewer.store)
@@ -361,8 +365,7 @@ class RenewalManager:
             await self._store.commit(lease._replace(body=to_json({})), durable=False)
 
 
-def _stored_as(name: str) -> str:
-    """What a certificate is called in a store: an identifier as it is spelled, and any other common name as it is."""
+def _spelled(name: str) -> str:
     try:
         return from_text(name).value
     except BadIdentifier:

@@ -7,6 +7,7 @@ import asyncio
 import ssl
 import urllib.parse
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
 from cryptography import x509
@@ -109,3 +110,23 @@ def _beside(directory_url: str) -> str:
 
 def trust_in_root(root: x509.Certificate) -> ssl.SSLContext:
     return ssl.create_default_context(cadata=root.public_bytes(Encoding.PEM).decode())
+
+
+class Trust(NamedTuple):
+    """Whom to believe, and the root that alone may have issued, where one is known."""
+
+    context: ssl.SSLContext
+    root: x509.Certificate | None = None
+
+
+async def find_trust(
+    directory_url: str,
+    ca_bundle: str | Path | bytes | None,
+    ca_fingerprint: str | None,
+    transport: httpx.AsyncBaseTransport | None = None,
+) -> Trust:
+    """By a fingerprint, by a bundle, or as the system has it. Raises `ClientError`."""
+    if ca_fingerprint is not None:
+        root = await fetch_root(directory_url, ca_fingerprint, transport=transport)
+        return Trust(trust_in_root(root), root)
+    return Trust(system_trust() if ca_bundle is None else trust_in(ca_bundle))
