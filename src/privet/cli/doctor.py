@@ -282,7 +282,7 @@ def _server(
                 )
             # With TLS 1.3 a server says only afterwards that it does not like a client's certificate.
             try:
-                if address.user:
+                if address.user and (own or not cert):  # with one that cannot be shown, only what was said follows
                     yield from _about_login(log_in(tls, address.user, address.database), address, own)
                 else:
                     tls.settimeout(_WAIT_FOR_ALERT)
