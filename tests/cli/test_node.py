@@ -489,3 +489,71 @@ def test_help_teaches_with_examples(node: Person, command: str) -> None:
         f"privet node {command} "
         in node.does("node", command, "--help").out.partition("Options")[0].partition("```")[2]
     )
+
+
+# --- the users of databases ---
+
+
+def test_a_user_of_a_database_by_acme_is_a_name_that_is_mapped(node: Person, serving: Serving) -> None:
+    told = issues(node, serving, "--postgres", "epoch_user", names=("epoch-user.db.internal",))["postgresql"]
+    assert told["pg_hba"] == "hostssl all epoch_user all cert clientcert=verify-full map=privet"
+    assert told["pg_ident"] == "privet epoch-user.db.internal epoch_user"
+    asked = ("--directory", serving.directory, "--fingerprint", fingerprint(serving.person), "--out", "web")
+    for nameless in ("10.0.0.7", f"{'x' * 60}.internal"):
+        (sentence,) = node.tries("node", "issue", nameless, "--postgres", "epoch_user", *asked).sentences
+        assert sentence.startswith("the certificate has no common name, and PostgreSQL looks at nothing else")
+
+
+def test_the_key_stays_and_is_written_as_it_was_asked_for(node: Person, serving: Serving) -> None:
+    (node.folder / "secret").write_text("horse\n")
+    issues(node, serving, "--reuse-key", "--traditional", "--password-file", "secret")
+    first = (node.folder / "web/key.pem").read_bytes()
+    assert first.startswith(b"-----BEGIN EC PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED")
+    assert (node.folder / "web/.privet/certs/web.internal/key.pem").read_bytes() == first
+    before = certificate(node.folder / "web/cert.pem")
+    node.does("node", "renew", "web", "--force")
+    after = certificate(node.folder / "web/cert.pem")
+    assert after.serial_number != before.serial_number
+    assert after.public_key() == before.public_key()
+    assert b"horse" not in b"".join(path.read_bytes() for path in (node.folder / "web").rglob("*") if path.is_file())
+    issues(node, serving, "--keep", "--reuse-key", "--traditional", "--password-file", "secret")
+    assert certificate(node.folder / "web/cert.pem") == after
+    issues(node, serving, "--keep")
+    assert (node.folder / "web/key.pem").read_bytes().startswith(b"-----BEGIN PRIVATE KEY-----")
+
+
+VAULT = ("--vault", "https://ca.internal:8555")
+BY_TOKEN = (*VAULT, "--role", "database", "--token-file", "token")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("a.internal",), "say whom to ask: with --directory URL by ACME, or with --vault URL by a token"),
+        (("a.internal", *BY_TOKEN, "--directory", "https://ca.internal/directory"), "say whom to ask"),
+        (("--postgres", "epoch_user", *VAULT), "--vault goes with --role and --token-file"),
+        (
+            ("--postgres", "epoch_user", *VAULT, "--role", "x", "--token-file", "no"),
+            "the --token-file no cannot be read",
+        ),
+        (("--postgres", "epoch_user", *BY_TOKEN, "--http-01"), "with --vault a token says who asks"),
+        (("--postgres", "epoch_user", "--vault", "http://ca.internal", *BY_TOKEN[2:]), "--vault is not https"),
+        (("--postgres", "epoch_user", "--vault", "ca.internal", *BY_TOKEN[2:]), "--vault has to be a URL such as"),
+        (BY_TOKEN, "say which names the certificate is for; only by --vault can a --postgres do without"),
+        (("--postgres", "epoch_user", "--directory", "https://ca.internal/directory"), "say which names"),
+        (
+            ("a.internal", "--directory", "https://ca.internal/directory", "--role", "x"),
+            "--role and --token-file are for",
+        ),
+        (("--postgres", "postgresql://db.internal/", *BY_TOKEN), "--postgres: it is not the URL of a user's database"),
+        (("--postgres", "a", *BY_TOKEN, "--mode", "0640", "--owner", "nobody"), "--mode lets a group read the key"),
+        (("--postgres", "a", *BY_TOKEN, "--password-file", "empty"), "the password file empty is empty"),
+    ],
+)
+def test_what_cannot_be_asked_for_a_user_is_said(node: Person, options: tuple[str, ...], sentence: str) -> None:
+    (node.folder / "token").write_text("s.token")
+    (node.folder / "empty").touch()
+    refused = node.tries("node", "issue", *options, "--out", "web")
+    assert refused.status in (1, 2)
+    assert any(each.startswith(sentence) for each in refused.sentences), refused.err
+    assert not (node.folder / "web").exists()

@@ -189,7 +189,7 @@ def _another_ca(client: Client) -> None:
 
 
 def _expired(client: Client) -> None:
-    client.house.person.does("issue", "--postgres", "epoch_user", "--validity", "1s", "--out", client.folder, "--force")
+    client.house.person.does("issue", "--postgres", "epoch_user", "--validity", "4s", "--out", client.folder, "--force")
     until(lambda: client.house.person.tries("doctor", client.dsn).status == 1, "the end of a certificate")
 
 

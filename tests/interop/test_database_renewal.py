@@ -129,7 +129,7 @@ def test_certificates_of_server_and_user_change_and_nobody_notices(person: Perso
         )
         url = f"postgresql://epoch_user@localhost:{running.port}/postgres"
         by_token = ("--vault", ca.base, "--role", "database", "--token-file", "token")
-        asked = ("--postgres", url, *by_token, *trust, "--out", client, "--same-key", "--json")
+        asked = ("--postgres", url, *by_token, *trust, "--out", client, "--reuse-key", "--json")
         dsn = person.does("node", "issue", *asked).json["postgresql"]["dsn"]
         key = (client / "key.pem").read_bytes()
         servers, users = {server_serial(running.port, tls / "ca.pem")}, {serial(client / "cert.pem")}

@@ -171,7 +171,7 @@ def test_nobody_else_is_let_in(ca: Person, postgresql: PostgreSQL, tmp_path: Pat
     assert "no encryption" in refusal(url(postgresql), sslmode="disable")
     assert 'does not match host name "127.0.0.1"' in refusal(other, host="127.0.0.1")
 
-    short = issued(ca, postgresql, tmp_path / "short", "--validity", "1s")["dsn"]
+    short = issued(ca, postgresql, tmp_path / "short", "--validity", "4s")["dsn"]
     until(lambda: "certificate expired" in _attempt(short), "the end of a certificate")
 
 

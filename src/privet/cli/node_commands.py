@@ -194,7 +194,10 @@ def issue(
         float | None, typer.Option(metavar="DAYS", help="Renew so long before its end, but not in its first half.")
     ] = None,
     reuse_key: Annotated[
-        bool, typer.Option("--reuse-key", help="Keep the key when it is renewed: for those who pin it, and for clients of databases.")
+        bool,
+        typer.Option(
+            "--reuse-key", help="Keep the key when it is renewed, for those who pin it, or connect at any time."
+        ),
     ] = False,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep what is there if it is young, and was asked for in the same way.")

@@ -293,7 +293,9 @@ async def _keep(folder: Folder) -> None:
             await asyncio.gather(task, return_exceptions=True)
 
 
-def _manager(client: Client | VaultClient, settings: NodeSettings, tell: Callable[..., None] | None = None) -> RenewalManager:
+def _manager(
+    client: Client | VaultClient, settings: NodeSettings, tell: Callable[..., None] | None = None
+) -> RenewalManager:
     return RenewalManager(
         client=client,
         names=[settings.domain],
