@@ -181,3 +181,33 @@ def test_secrets_come_in_files(person: Person, tmp_path: Path) -> None:
     assert gone.sentences == [
         "the file /nowhere that PRIVET_STORE_FILE names cannot be read: No such file or directory"
     ]
+
+
+def test_what_is_in_a_file_is_not_told(person: Person, tmp_path: Path) -> None:
+    secret = tmp_path / "store"
+    secret.write_text("correct horse battery staple")
+    done = person.tries("init", env={"PRIVET_STORE": "", "PRIVET_STORE_FILE": str(secret)})
+    assert done.status == 2
+    assert done.sentences[0].startswith("PRIVET_STORE_FILE has to be sqlite:///PATH, file:///PATH")
+    assert "horse" not in done.err
+
+
+def test_a_server_whose_authority_may_certify_names_alone_is_asked_by_its_name(person: Person) -> None:
+    env = {
+        "PRIVET_PORT": str(free_port()),
+        "PRIVET_TLS": "true",
+        "PRIVET_EXTERNAL_URL": "https://ca.internal",
+        "PRIVET_PERMIT": "internal",
+    }
+    with person.serves("--auto-approve", "--port", env["PRIVET_PORT"], env=env):
+        assert person.does("health", env=env).out == "ready\n"
+
+
+def test_asking_for_health_all_the_time_costs_the_store_little(person: Person) -> None:
+    port = free_port()
+    with person.serves("--auto-approve", "--metrics", f"127.0.0.1:{port}") as serving:
+        for _ in range(300):
+            assert get(serving.directory.replace("directory", "health/ready"))[0] == 200
+        _, metrics, _ = get(f"http://127.0.0.1:{port}/metrics")
+    # One look a second; a slow machine takes some seconds for these.
+    assert counted(metrics, "privet_store_duration_seconds_count") < 150

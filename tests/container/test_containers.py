@@ -41,7 +41,7 @@ def project(tmp_path: Path) -> Path:
     ("file", "url"),
     [
         pytest.param("docker-compose.yml", "https://localhost:8555", id="sqlite"),
-        pytest.param("docker-compose.ha.yml", "http://localhost:8555", id="postgresql, two replicas, nginx"),
+        pytest.param("docker-compose.ha.yml", "https://localhost:8555", id="postgresql, two replicas, nginx"),
     ],
 )
 def test_compose_up_and_it_serves(project: Path, file: str, url: str) -> None:

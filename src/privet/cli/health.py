@@ -19,6 +19,7 @@ from privet.cli import options
 from privet.cli.failures import Failure
 from privet.cli.listening import is_unspecified, resolve
 from privet.cli.printing import print_json, printable
+from privet.cli.serving import tls_names
 from privet.cli.settings import Settings, read_settings
 from privet.cli.stores import reading
 
@@ -80,7 +81,12 @@ def _connection(base: str, own: Settings | None) -> HTTPConnection:
     parts = urlsplit(base)
     if parts.scheme == "https":
         trust = _own_trust(own) if own else ssl.create_default_context()
-        return HTTPSConnection(parts.hostname or "", parts.port, timeout=_PATIENCE, context=trust)
+        secure = HTTPSConnection(parts.hostname or "", parts.port, timeout=_PATIENCE, context=trust)
+        if own:
+            # By the name it is known by: the authority may not be allowed to certify the address it listens at.
+            plain = socket.create_connection((parts.hostname, parts.port), _PATIENCE)
+            secure.sock = trust.wrap_socket(plain, server_hostname=tls_names(own)[0])
+        return secure
     if parts.scheme != "http" or not parts.hostname:
         raise Failure(f"{base} is no address of a server: write one such as https://ca.internal:8555")
     connection = HTTPConnection(parts.hostname, parts.port, timeout=_PATIENCE)

@@ -386,7 +386,9 @@ def read_settings(options: Mapping[str, object], environment: Mapping[str, str])
             try:
                 values[name] = _beside(folder, name, read(value))
             except ValueError as error:
-                mistakes.append(f"{origin} {error}")
+                # What is in a file may be a secret, and a sentence ends with what was read.
+                is_secret = origin.endswith(_FILE) and origin not in map(variable_name, READERS)
+                mistakes.append(f"{origin} {str(error).partition(', not ')[0] if is_secret else error}")
                 unread.add(name)
     return Read(Settings(**values), tuple(mistakes), frozenset(unread), tuple(_strangers(environment)))
 

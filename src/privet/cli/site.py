@@ -48,6 +48,8 @@ from privet.vault.roles import Roles
 log = logging.getLogger("privet")
 
 _READY = "/health/ready"
+# Seconds that an answer to it counts.
+_REMEMBERED = 1.0
 _HEALTH = {"/health/live": "live", _READY: "ready"}
 
 # Seconds that requests in flight have to finish; container runtimes kill after ten.
@@ -190,6 +192,8 @@ class Application:
         self._proxies = proxies
         self._own = own
         self._close = close
+        self._looking: asyncio.Task[tuple[str, ...]] | None = None
+        self._looked = 0.0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -219,9 +223,17 @@ class Application:
 
     async def _tell_health(self, path: str, send: Send, scope: Scope) -> None:
         """Whether this process answers at all, or can issue certificates too. Nothing of it is a secret."""
-        faults = await self._responder.find_faults() if path == _READY else ()
+        faults = await self._find_faults() if path == _READY else ()
         document = {"status": "not ready", "reasons": faults} if faults else {"status": _HEALTH[path]}
         await self._send(send, 503 if faults else 200, b"application/json", to_json(document), scope)
+
+    async def _find_faults(self) -> tuple[str, ...]:
+        """To look costs the store a write: whoever asks all the time is told what was found a moment ago."""
+        loop = asyncio.get_running_loop()
+        if self._looking is None or (self._looking.done() and loop.time() >= self._looked + _REMEMBERED):
+            self._looking, self._looked = loop.create_task(self._responder.find_faults()), loop.time()
+        # Others wait for the same answer, so that nobody who hangs up may take it away.
+        return await asyncio.shield(self._looking)
 
     async def _send(self, send: Send, status: int, content_type: bytes, body: bytes, scope: Scope) -> None:
         length = str(len(body)).encode()

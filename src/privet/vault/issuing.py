@@ -226,6 +226,8 @@ async def _sign(engine: Engine, token: Token, role: Role, prepared: Certificate)
         raise committed
     if isinstance(pruned, BaseException):
         log.error("what has expired could not be pruned: %s", pruned)
+    elif pruned:
+        engine.observe(events.Pruned(pruned))
     engine.observe(events.Issued(signed.profile))
     log.info(
         "issued %x for %s to token %s (%s) for the role %s until %s",
