@@ -9,7 +9,7 @@ import pytest
 from tests.cli.command import Person
 
 TEXT = (Path(__file__).parents[2] / "docs/authority.md").read_text()
-(LINE,) = re.findall(r"```sh\n(.*)\n```", TEXT)
+(LINE,) = re.findall(r"^privet init --permit .*$", TEXT, re.MULTILINE)
 
 
 @pytest.fixture
