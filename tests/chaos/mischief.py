@@ -70,7 +70,7 @@ def read_only(site: Site, chance: Random) -> str:
 
 
 def set_clock(site: Site, chance: Random) -> str:
-    # Less than a nonce lives: by more, and back, and a nonce may be good again (docs/operations.md).
+    # Less than a nonce lives: by more, and back, and a nonce may be good again (docs/limits.md).
     minutes = chance.randrange(-50, 50)
     site.clock.set(minutes)
     return f"the clock goes by {minutes} minutes" if site.clock.there else "nothing (no libfaketime)"
