@@ -422,6 +422,24 @@ def test_a_ca_that_is_down_is_a_sentence_and_the_folder_stays_as_it_is(ca: Perso
     node.does("node", "status", "web")
 
 
+@pytest.mark.parametrize("name", ["key.pem", "cert.pem", "fullchain.pem", "meta.json"])
+def test_half_a_file_is_put_nowhere(node: Person, serving: Serving, name: str) -> None:
+    """A disk that was restored in part, or a person with an editor."""
+    issues(node, serving)
+    web = node.folder / "web"
+    before = {path.name: path.read_bytes() for path in web.glob("*.pem")}
+    kept = web / ".privet/certs/web.internal" / name
+    kept.write_bytes(kept.read_bytes()[:-30])
+    for command in (("renew", "web"), ("renew", "web", "--force"), ("status", "web")):
+        refused = node.tries("node", *command)
+        assert refused.status == 1
+        assert any(f"key in {web}/.privet is damaged: run `privet node issue`" in each for each in refused.sentences)
+        assert {path.name: path.read_bytes() for path in web.glob("*.pem")} == before
+    issues(node, serving, "--keep")
+    assert (web / "key.pem").read_bytes() != before["key.pem"]
+    node.does("node", "status", "web")
+
+
 def test_somebody_else_s_state_is_not_believed(node: Person, serving: Serving, tmp_path: Path) -> None:
     issues(node, serving)
     private = node.folder / "web/.privet"

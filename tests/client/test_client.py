@@ -357,6 +357,29 @@ class TestStore:
                 assert (await client.ensure(["a.internal", "b.internal"])).serial != first.serial
             assert len(scene.ca.certificates()) == 3
 
+    @pytest.mark.parametrize("name", ["key.pem", "cert.pem", "fullchain.pem"])
+    async def test_what_is_damaged_in_the_store_is_not_used(self, name: str) -> None:
+        store = MemoryStore()
+        async with stage() as scene, scene.client(store=store) as client:
+            first = await client.ensure("a.internal")
+            record = store.get("certs", "a.internal")
+            assert record is not None
+            for content in (record.files[name][:-30], b"", keys.to_pem(keys.generate(KeyType.P256))):
+                current = store.get("certs", "a.internal")
+                assert current is not None
+                store.commit(current._replace(files={**current.files, name: content}))
+                assert (await client.ensure("a.internal")).serial != first.serial
+
+    async def test_half_a_key_with_a_password_is_not_used(self) -> None:
+        store = MemoryStore()
+        async with stage() as scene, scene.client(store=store, key_password=b"open sesame") as client:
+            first = await client.ensure("a.internal")
+            assert (await client.ensure("a.internal")).serial == first.serial
+            record = store.get("certs", "a.internal")
+            assert record is not None
+            store.commit(record._replace(files={**record.files, "key.pem": record.files["key.pem"][:-30]}))
+            assert (await client.ensure("a.internal")).serial != first.serial
+
     async def test_a_restart_while_the_ca_is_down_goes_on_with_what_is_still_good(self) -> None:
         store = MemoryStore()
         async with stage() as scene:

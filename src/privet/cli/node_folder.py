@@ -22,6 +22,7 @@ from privet.bundle import KIND as BUNDLE
 from privet.bundle import CertBundle
 from privet.ca import KeyType
 from privet.cli.failures import Failure
+from privet.client.keeping import whole
 from privet.client.schedule import Schedule
 from privet.stores import Conflict, FileStore, Record, StoreError
 from privet.stores.disk import Turn, sync_folder
@@ -162,7 +163,13 @@ class Folder:
         record = self.store.get(BUNDLE, settings.domain)
         if record is None:
             raise Failure(f"the certificate for {settings.domain} is gone from {self.path}: run `privet node issue`")
-        return CertBundle.from_record(record)
+        bundle = whole(record)
+        if bundle is None:
+            raise Failure(
+                f"the certificate or the key in {self.path}/.privet is damaged: run `privet node issue` again, as when "
+                "you got it; what lies beside it is left alone"
+            )
+        return bundle
 
     def remembered(self, what: str) -> dict[str, Any]:
         record = self.store.get(KIND, what)

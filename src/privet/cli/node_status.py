@@ -75,6 +75,10 @@ def standing(folder: Folder, now: datetime) -> Standing:
     complaint = live.get("complaint")
     error = renewal.get("error")
     alarm = None
+    try:
+        folder.bundle(settings)
+    except Failure as failure:
+        alarm = str(failure)
     if end <= now:
         alarm = f"the certificate in {folder.path} ended at {to_text(end)}"
     elif error and end - now < (end - begin) / _NEAR:

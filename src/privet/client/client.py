@@ -29,7 +29,7 @@ from privet.client.ari import renewal_info
 from privet.client.errors import ClientError
 from privet.client.handlers import ChallengeHandler
 from privet.client.issued import certificate_id, check_issued, make_csr
-from privet.client.keeping import ensure, keep
+from privet.client.keeping import ensure, keep, whole
 from privet.client.keyform import KeyForm
 from privet.client.ordering import Ordering
 from privet.client.renewal import OnError, OnRenewed, RenewalManager
@@ -207,12 +207,14 @@ class Client:
         return bundle
 
     async def _stored(self, identifiers: Sequence[Identifier]) -> CertBundle | None:
-        """The bundle in the store, if it is for these names and has its key."""
+        """The bundle in the store, if it is whole and for these names."""
         record = await self._async_store.get(BUNDLE, identifiers[0].value) if identifiers else None
-        if record is None or not record.files.get("key.pem"):
+        if record is None:
             return None
-        bundle = CertBundle.from_record(record).located(self.store)
-        return bundle if set(bundle.domains) == {each.value for each in identifiers} else None
+        bundle = whole(record)
+        if bundle is None or set(bundle.domains) != {each.value for each in identifiers}:
+            return None
+        return bundle.located(self.store)
 
     async def revoke(
         self, certificate: CertBundle | bytes, reason: int | str = 0, *, key_pem: bytes | None = None

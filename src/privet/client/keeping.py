@@ -11,9 +11,11 @@ from cryptography import x509
 
 from privet.acme.problems import Problem
 from privet.bundle import KIND, CertBundle
+from privet.ca import keys
 from privet.client.errors import ClientError
+from privet.client.issued import read_chain
 from privet.client.schedule import Schedule
-from privet.stores.base import Conflict, Store
+from privet.stores.base import Conflict, Record, Store
 
 log = logging.getLogger("privet.client")
 
@@ -27,6 +29,23 @@ def keep(store: Store, bundle: CertBundle) -> CertBundle:
         except Conflict:
             continue
         return bundle.located(store)
+
+
+def whole(record: Record) -> CertBundle | None:
+    """The bundle that a record has; None if it is damaged: if certificates or key cannot be read, or are not those of
+    each other. Of a key with a password it is only seen that nothing is missing at its end."""
+    try:
+        bundle = CertBundle.from_record(record)
+        certificate = read_chain(bundle.fullchain_pem).certificate
+        same = certificate == x509.load_pem_x509_certificate(bundle.cert_pem)
+        if b"ENCRYPTED" in bundle.key_pem:
+            fits = bundle.key_pem.rstrip().endswith(b" PRIVATE KEY-----")
+        else:
+            key = keys.from_pem(bundle.key_pem).public_key()
+            fits = keys.spki(key) == keys.spki(certificate.public_key())
+        return bundle if same and fits else None
+    except (ValueError, KeyError, TypeError, ClientError):
+        return None
 
 
 def span_of(bundle: CertBundle) -> tuple[datetime, datetime]:

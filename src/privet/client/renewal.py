@@ -22,7 +22,7 @@ from privet.bundle import KIND as BUNDLE
 from privet.bundle import CertBundle
 from privet.client.direct import Authority, Direct
 from privet.client.errors import ClientError
-from privet.client.keeping import span_of
+from privet.client.keeping import span_of, whole
 from privet.client.schedule import Random, RenewalInfo, Schedule, retry_delay, shortest_delay
 from privet.client.session import Sleep, retry_after_of
 from privet.stores.asynchronous import AsyncStore
@@ -228,7 +228,10 @@ class RenewalManager:
             record = await self._store.get(BUNDLE, given)
         if record is None:
             raise ClientError(f"there is no certificate for {domain} in the store; issue it first")
-        return CertBundle.from_record(record).located(self._renewer.store)
+        bundle = whole(record)
+        if bundle is None:
+            raise ClientError(f"the certificate for {domain} in the store is damaged; issue it again")
+        return bundle.located(self._renewer.store)
 
     async def _notice(self, bundle: CertBundle, state: _State) -> None:
         """Take note of what is current now. If that is news, another process has renewed it, and we follow."""

@@ -25,7 +25,7 @@ from privet.ca import keys
 from privet.ca.keys import KeyType, PrivateKey
 from privet.client.errors import ClientError
 from privet.client.issued import Issued, check_issued, make_csr, read_chain
-from privet.client.keeping import ensure, keep
+from privet.client.keeping import ensure, keep, whole
 from privet.client.keyform import KeyForm
 from privet.client.schedule import RenewalInfo
 from privet.client.session import check_directory_url
@@ -132,7 +132,8 @@ class VaultClient:
         identifiers = _identifiers(names)
         wanted = tuple(each.value for each in identifiers)
         record = await self._async_store.get(BUNDLE, common_name or wanted[0]) if common_name or wanted else None
-        stored = None if record is None else CertBundle.from_record(record).located(self.store)
+        bundle = None if record is None else whole(record)
+        stored = None if bundle is None else bundle.located(self.store)
         if stored is not None and (stored.domains != wanted or stored.common_name != common_name):
             stored = None
         return await ensure(stored, lambda: self.issue(names, common_name=common_name), self._now(), fraction)
