@@ -189,6 +189,46 @@ def test_a_worker_that_dies_is_replaced(person: Person) -> None:
         assert not before & workers(children)
 
 
+def test_connections_are_spread_over_all_workers(person: Person) -> None:
+    """Also those that come one after the other, when each worker would have time for all of them."""
+    with person.serves("--workers", "2") as serving, contextlib.ExitStack() as stack:
+        while listening(serving.port) < 1 + 2 * 4:
+            time.sleep(0.05)  # they have yet to start
+        supervisor = serving.program.process
+        pids = workers(Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children"))
+        before = {pid: sockets(pid) for pid in pids}
+        for _ in range(80):
+            connection = stack.enter_context(socket.create_connection(("127.0.0.1", serving.port), timeout=60))
+            connection.sendall(b"GET /directory HTTP/1.1\r\nhost: ca\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+        taken = [sockets(pid) - before[pid] for pid in pids]
+        assert len(taken) == 2
+        assert min(taken) >= 8, taken
+
+
+def listening(port: int) -> int:
+    """How many sockets listen at a port of this machine."""
+    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+    return sum(line[3] == "0A" and line[1].endswith(f":{port:04X}") for line in lines)
+
+
+def sockets(pid: int) -> int:
+    """How many sockets a process has."""
+    count = 0
+    for each in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            count += str(each.readlink()).startswith("socket:")
+    return count
+
+
+def test_a_port_of_another_server_with_workers_is_taken(person: Person) -> None:
+    with person.serves("--workers", "2") as serving:
+        for options in ([], ["--workers", "2"]):
+            refused = person.tries("serve", "--port", str(serving.port), *options)
+            assert refused.status == 1
+            assert "is in use by another program" in refused.sentences[0]
+
+
 def test_workers_end_when_their_supervisor_is_killed(person: Person) -> None:
     serving = person.serves("--workers", "2")
     supervisor = serving.program.process

@@ -12,10 +12,13 @@ import stat
 from collections.abc import Iterator
 from ipaddress import IPv6Address, ip_address
 from pathlib import Path
+from typing import cast
 
 from privet.cli.failures import Failure
 
 _BACKLOG = 2048
+# How many sockets a worker has of its own, beside the one that is common to all.
+_OWN = 4
 
 
 def resolve(host: str) -> list[str]:
@@ -45,14 +48,18 @@ def is_unspecified(address: str) -> bool:
 
 
 @contextlib.contextmanager
-def listen(host: str, port: int) -> Iterator[list[socket.socket]]:
-    """Listen on every address of a host; port 0 takes one that is free. Raises `Failure`."""
+def listen(host: str, port: int, *, shared: bool = False) -> Iterator[list[socket.socket]]:
+    """Listen on every address of a host; port 0 takes one that is free. `shared` ones are for `spread`. Raises
+    `Failure`."""
     sockets: list[socket.socket] = []
     refused: Failure | None = None
     with contextlib.ExitStack() as opened:
         for address in resolve(host):
             try:
-                listening = opened.enter_context(_bind(address, port))
+                if shared:  # whoever shares a port does not notice that somebody else has it
+                    with _bind(address, port, False) as alone:
+                        port = alone.getsockname()[1]
+                listening = opened.enter_context(_listen(address, port, shared))
             except OSError as error:
                 refused = Failure(_reason(error, address, port))
                 if error.errno not in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT):
@@ -65,17 +72,51 @@ def listen(host: str, port: int) -> Iterator[list[socket.socket]]:
         yield sockets
 
 
-def _bind(address: str, port: int) -> socket.socket:
-    listening = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+class _Beside:
+    """In the supervisor nothing but an address; in a worker that it is sent to, another socket that listens there."""
+
+    def __init__(self, address: str, port: int) -> None:
+        self._at = (address, port)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _listen, (*self._at, True)
+
+    def close(self) -> None:
+        pass
+
+
+def spread(sockets: list[socket.socket]) -> list[socket.socket]:
+    """What workers are given to serve, so that all of them are asked. Where they wait at one socket, whoever is awake
+    already takes all who connect, and keeps them for as long as they stay; so each listens by some of its own as well,
+    among which the kernel spreads connections. They go when the worker goes, and what is common to all remains."""
+    beside = [
+        _Beside(*each.getsockname()[:2]) for each in sockets for _ in range(_OWN) if each.family != socket.AF_UNIX
+    ]
+    return [*sockets, *cast("list[socket.socket]", beside)]
+
+
+def _listen(address: str, port: int, shared: bool) -> socket.socket:
+    listening = _bind(address, port, shared)
     try:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((address, port))
         listening.listen(_BACKLOG)
         listening.setblocking(False)
     except BaseException:
         listening.close()
         raise
     return listening
+
+
+def _bind(address: str, port: int, shared: bool) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind((address, port))
+    except BaseException:
+        bound.close()
+        raise
+    return bound
 
 
 def _reason(error: OSError, address: str, port: int) -> str:

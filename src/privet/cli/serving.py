@@ -20,7 +20,7 @@ from uvicorn.supervisors import Multiprocess
 
 from privet.cli.failures import Failure
 from privet.cli.greeting import greeting
-from privet.cli.listening import is_loopback, is_unspecified, listen, listen_at, resolve
+from privet.cli.listening import is_loopback, is_unspecified, listen, listen_at, resolve, spread
 from privet.cli.logs import log_config
 from privet.cli.printing import warn_of_end
 from privet.cli.protocol import Connection
@@ -49,7 +49,7 @@ def run(settings: Settings, files: Files) -> None:
             address, port = "localhost", None
             listeners = ()
         else:
-            sockets = stack.enter_context(listen(settings.host, settings.port))
+            sockets = stack.enter_context(listen(settings.host, settings.port, shared=settings.workers > 1))
             address, port = settings.host, sockets[0].getsockname()[1]
             listeners = tuple((each.getsockname()[0], each.getsockname()[1]) for each in sockets)
         external_url = external_url_of(settings, address, port)
@@ -116,7 +116,7 @@ def _run_alone(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
 
 
 def _run_workers(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
-    supervisor = _Supervisor(config, sockets)
+    supervisor = _Supervisor(config, spread(sockets))
     supervisor.run()
     if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
         raise Failure("a worker could not start: its log above says why")
