@@ -69,6 +69,14 @@ def who_am_i(dsn: str, **more: Any) -> tuple[object, ...]:
         return tuple(found)
 
 
+async def asyncpg_user(dsn: str, **more: Any) -> object:
+    connection = await asyncpg.connect(dsn, **more)
+    try:
+        return await connection.fetchval("SELECT current_user")
+    finally:
+        await connection.close()
+
+
 def refusal(dsn: str, **more: Any) -> str:
     with pytest.raises(psycopg.OperationalError) as caught:
         psycopg.connect(dsn, **more)
@@ -83,14 +91,7 @@ def test_psql_psycopg_asyncpg_and_sqlalchemy_connect_with_what_was_printed(
     assert run(psql, dsn, "-At", "-c", "SELECT current_user") == "epoch_user\n"
     assert who_am_i(dsn) == ("epoch_user", "/CN=epoch_user")
 
-    async def ask() -> object:
-        connection = await asyncpg.connect(dsn)
-        try:
-            return await connection.fetchval("SELECT current_user")
-        finally:
-            await connection.close()
-
-    assert asyncio.run(ask()) == "epoch_user"
+    assert asyncio.run(asyncpg_user(dsn)) == "epoch_user"
 
     engine = create_engine(dsn.replace("postgresql:", "postgresql+psycopg:"))
     with engine.connect() as connection:
@@ -109,13 +110,18 @@ def test_psql_psycopg_asyncpg_and_sqlalchemy_connect_with_what_was_printed(
 
 
 def test_where_host_and_database_are_left_out_the_environment_has_them(
-    ca: Person, postgresql: PostgreSQL, tmp_path: Path
+    ca: Person, postgresql: PostgreSQL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     done = ca.does("issue", "--postgres", "epoch_user", "--out", tmp_path / "client", "--json")
     dsn = done.json["postgresql"]["dsn"]
     environment = {"PGHOST": "localhost", "PGPORT": str(postgresql.port), "PGDATABASE": "postgres"}
     psql = need("psql", path=f"{ELSEWHERE}:{BINARIES}", source="the postgresql package")
     assert run(psql, dsn, "-At", "-c", "SELECT current_user", env=environment) == "epoch_user\n"
+
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert asyncio.run(asyncpg_user(dsn)) == "epoch_user"
+    assert who_am_i(dsn)[0] == "epoch_user"
 
 
 @pytest.mark.parametrize("options", [(), ("--traditional",), ("--traditional", "--key-type", "RSA-2048")])
@@ -132,14 +138,7 @@ def test_keys_in_each_form(
     cert, key, root = (tmp_path / "client" / name for name in ("fullchain.pem", "key.pem", "ca.pem"))
     context = TLSConfig(cert, key, root, key_password=password if encrypted else None).client_context
 
-    async def ask() -> object:
-        connection = await asyncpg.connect(url(postgresql), ssl=context)
-        try:
-            return await connection.fetchval("SELECT current_user")
-        finally:
-            await connection.close()
-
-    assert asyncio.run(ask()) == "epoch_user"
+    assert asyncio.run(asyncpg_user(url(postgresql), ssl=context)) == "epoch_user"
     if encrypted:
         assert "could not load private key" in refusal(dsn, sslpassword="wrong")
 
@@ -217,3 +216,6 @@ def test_the_doctor_knows_who_speaks_no_tls(ca: Person) -> None:
         assert says == f"what answers at localhost:{serving.port} is no PostgreSQL"
     for said in ("postgresql:///production", "postgresql://[::1/production", "postgres://host:port/"):
         assert "does not say where it is" in ca.tries("doctor", said).sentences[0]
+    for said in ("postgresql://a..b/production", f"{'a' * 64}.internal:443"):
+        assert "is no name of a host" in ca.tries("doctor", said).sentences[0]
+    assert "is no name of a host" in ca.tries("doctor", "localhost:443", "--name", ".internal").sentences[0]

@@ -93,6 +93,8 @@ def doctor(
     if where:
         own, its_key, trusted = map(where.files.get, _FILES)
         cert, key, ca = cert or own, key or its_key, ca or trusted
+    for each in (where.host if where else None, name):
+        _check_host(each)
     password = read_password(password_file) if password_file else None
     findings = list(_look(where, cert, key, ca, name, password, directory))
     problems = [finding for finding in findings if finding.problem]
@@ -391,6 +393,14 @@ def _address(text: str) -> Address:
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise Mistakes([f"{text} is no HOST:PORT: such as node-1.internal:8443, or [::1]:8443"])
     return Address(host.removeprefix("[").removesuffix("]"), int(port))
+
+
+def _check_host(name: str | None) -> None:
+    """Raises `Mistakes` for what no system could look up."""
+    try:
+        (name or "").encode("idna")
+    except UnicodeError:
+        raise Mistakes([f"{printable(name or '')} is no name of a host: its parts have 1 to 63 characters"]) from None
 
 
 def _postgresql(text: str) -> Address:

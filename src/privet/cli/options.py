@@ -1,4 +1,4 @@
-"""The options that several commands share. They are read by `settings`, so here everything is text as it was typed."""
+"""The options that several commands share. What `settings` reads is text here, as it was typed."""
 
 from pathlib import Path
 from typing import Annotated

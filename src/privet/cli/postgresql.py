@@ -37,6 +37,12 @@ class Database:
         `Failure`."""
         tls = TLSConfig(folder / "fullchain.pem", folder / "key.pem", folder / "ca.pem")
         common_name = common_name_of(certificate)
+        if not (folder / "ca.pem").exists():
+            raise Failure(f"there is no CA in {folder} for clients to trust: say which one it is with --ca-file")
+        if common_name not in (None, self.user, *_dns_names(certificate)):
+            raise Failure(
+                f"the certificate's common name is {common_name!a}, which nobody asked for: it is not to be used"
+            )
         if common_name is None:
             raise Failure(
                 "the certificate has no common name, and PostgreSQL looks at nothing else: ask for one whose first "
@@ -60,14 +66,20 @@ def read_database(text: str | None) -> tuple[Database | None, list[str]]:
     """What `--postgres` says, and what is wrong with it."""
     if text is None:
         return None, []
-    url = text if text.partition("://")[0] in SCHEMES else f"postgresql://{quote(text, safe='')}@/"
+    url = text if text.partition("://")[0] in SCHEMES else f"postgresql://{quote(text, safe='')}@"
     try:
         postgresql_dsn(url, TLSConfig("cert", "key", "ca"))
         user = unquote(urlsplit(url).username or "")
         check_common_name(user)
     except ValueError as error:
         return None, [f"--postgres: {error}"]
-    return Database(url, user), []
+    database = Database(url, user)
+    # From PostgreSQL 16 on they mean more than themselves, even between quotes.
+    if user.startswith("/") or database.name.startswith("/"):
+        return None, [
+            "--postgres: pg_hba.conf takes names that begin with a slash for patterns: they can have no line there"
+        ]
+    return database, []
 
 
 def print_database(document: Mapping[str, str]) -> None:
@@ -75,6 +87,11 @@ def print_database(document: Mapping[str, str]) -> None:
     print(f"\nThe server lets this certificate in by a line in pg_hba.conf:\n  {document['pg_hba']}")
     if "pg_ident" in document:
         print(f"and, as its common name is not the user's, by one in pg_ident.conf:\n  {document['pg_ident']}")
+
+
+def _dns_names(certificate: x509.Certificate) -> list[str]:
+    names = [each.value for each in certificate.extensions if isinstance(each.value, x509.SubjectAlternativeName)]
+    return [name for each in names for name in each.get_values_for_type(x509.DNSName)]
 
 
 def common_name_of(certificate: x509.Certificate) -> str | None:

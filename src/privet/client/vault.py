@@ -121,20 +121,21 @@ class VaultClient:
 
         Raises `BadIdentifier` for what is no name, and `ClientError`.
         """
+        identifiers, common_name = _wanted(names, common_name)
         key = await asyncio.to_thread(keys.generate, self._key_type)
-        return await self._issue(_identifiers(names), common_name, key)
+        return await self._issue(identifiers, common_name, key)
 
     async def ensure(
         self, names: str | Sequence[str] = (), *, common_name: str | None = None, fraction: float = 2 / 3
     ) -> CertBundle:
         """The store's certificate if it is that and has lived for less than this part of its life, else a new one; the
         old one will do as long as it is valid where no new one is to be had."""
-        identifiers = _identifiers(names)
-        wanted = tuple(each.value for each in identifiers)
-        record = await self._async_store.get(BUNDLE, common_name or wanted[0]) if common_name or wanted else None
+        identifiers, common_name = _wanted(names, common_name)
+        domains = tuple(each.value for each in identifiers)
+        record = await self._async_store.get(BUNDLE, domains[0] if common_name is None else common_name)
         bundle = None if record is None else whole(record)
         stored = None if bundle is None else bundle.located(self.store)
-        if stored is not None and (stored.domains != wanted or stored.common_name != common_name):
+        if stored is not None and (stored.domains != domains or stored.common_name != common_name):
             stored = None
         return await ensure(stored, lambda: self.issue(names, common_name=common_name), self._now(), fraction)
 
@@ -145,7 +146,7 @@ class VaultClient:
             key = await asyncio.to_thread(keys.generate, keys.check_public_key(public_key))
         else:
             key = self._key_form.from_pem(bundle.key_pem)
-        return await self._issue(_identifiers(bundle.domains), bundle.common_name, key)
+        return await self._issue(*_wanted(bundle.domains, bundle.common_name), key)
 
     async def owned(self) -> Sequence[str]:
         """What the certificates are called that this client was asked for."""
@@ -158,10 +159,6 @@ class VaultClient:
     # --- how a certificate comes about ---
 
     async def _issue(self, identifiers: tuple[Identifier, ...], common_name: str | None, key: PrivateKey) -> CertBundle:
-        if not identifiers and common_name is None:
-            raise ClientError("a certificate is for one name at least")
-        if common_name in [each.value for each in identifiers[:1]]:
-            common_name = None
         connection = await self._connect()
         csr = x509.load_der_x509_csr(make_csr(key, identifiers, common_name)).public_bytes(Encoding.PEM)
         wish: dict[str, object] = {
@@ -244,8 +241,12 @@ class VaultClient:
             return self._connection
 
 
-def _identifiers(names: str | Sequence[str]) -> tuple[Identifier, ...]:
-    return tuple(dict.fromkeys(from_text(name) for name in ([names] if isinstance(names, str) else names)))
+def _wanted(names: str | Sequence[str], common_name: str | None) -> tuple[tuple[Identifier, ...], str | None]:
+    """The names, each once, and a common name that is not the first of them anyway."""
+    identifiers = tuple(dict.fromkeys(from_text(name) for name in ([names] if isinstance(names, str) else names)))
+    if not identifiers and common_name is None:
+        raise ClientError("a certificate is for one name at least")
+    return identifiers, None if common_name in [each.value for each in identifiers[:1]] else common_name
 
 
 def _read(data: dict[str, Any]) -> Issued:

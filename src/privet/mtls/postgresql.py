@@ -41,4 +41,4 @@ def postgresql_dsn(url: str, tls: TLSConfig) -> str:
     }
     named = {name: str(Path(path).expanduser().absolute()) for name, path in files.items()}
     query = urlencode([*given, ("sslmode", "verify-full"), *named.items()], safe="/", quote_via=quote)
-    return f"postgresql://{parts.netloc}{parts.path or '/'}?{query}"
+    return f"postgresql://{parts.netloc}{parts.path}?{query}"
