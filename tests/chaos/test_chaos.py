@@ -112,7 +112,7 @@ async def progress(seen: Seen) -> None:
 
 def other_programs(folder: Path, base: str) -> Others:
     root = folder / "root.pem"
-    root.write_bytes(httpx.get(f"{base}/ca.pem").content)
+    root.write_bytes(httpx.get(f"{base}/ca.pem", timeout=60).content)
     return Others(folder, f"{base}/directory", root)
 
 

@@ -9,12 +9,14 @@ import stat
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 from tests.cli.command import PRIVET, Person, environment
 from tests.interop.postgresql import PostgreSQL
 from tests.interop.programs import Program
+from tests.wire import Wire, problem_of, sign
 
-from privet import Client, FileStore, MemoryStore
+from privet import ACMEResponder, CertificateAuthority, Client, FileStore, MemoryStore
 from privet.ca.certificates import Certificate
 from privet.stores import OpenStore, Record, open_store
 
@@ -78,7 +80,11 @@ def test_a_store_moves_while_it_is_served_and_the_other_goes_on_with_it(keeper: 
         assert moved.does("check", "--json").json["wrong"] == []
         with moved.serves("--auto-approve") as server:
             asyncio.run(issue(server.directory, "again.internal", node))
+            moved.does("backup", "second", "--backup-password-file", "password")
         assert len(moved.does("list", "--json").json) == 5
+    back = Person(keeper.folder, f"sqlite:///{keeper.folder}/back.db")
+    back.does("restore", "second", "--backup-password-file", "password")
+    assert back.does("list", "--json").json == moved.does("list", "--json").json
     assert moved.does("check", "--json").json["wrong"] == []
 
 
@@ -91,6 +97,38 @@ def test_versions_stay_and_what_was_spent_stays_spent(keeper: Person, tmp_path: 
     saved(keeper)
     Person(keeper.folder, f"sqlite:///{tmp_path}/again").does("restore", "backup", "--backup-password-file", "password")
     assert records(f"sqlite:///{tmp_path}/again") == [record for record in before if record.kind != "nonce-key"]
+
+
+def test_a_nonce_that_was_spent_after_the_backup_is_not_good_again(keeper: Person) -> None:
+    restored = Person(keeper.folder, "sqlite:///restored.db")
+
+    async def replayed() -> None:
+        with open_store(f"sqlite:///{keeper.folder}/privet.db") as store:
+            async with on(store) as http:
+                wire = Wire(http)
+                await wire.register()
+                keeper.does("backup", "backup", "--backup-password-file", "password")
+                await wire.order("first.internal")
+                request = sign(wire.key, await wire.header(f"{wire.base}/new-order"), order_for("replayed.internal"))
+                assert (await wire.send("new-order", request)).status_code == 201
+        restored.does("restore", "backup", "--backup-password-file", "password")
+        with open_store(f"sqlite:///{keeper.folder}/restored.db") as store:
+            async with on(store) as http:
+                again = Wire(http, key=wire.key, kid=wire.kid)
+                assert problem_of(await again.send("new-order", request)) == (400, "badNonce")
+                assert (await again.order("later.internal")).status_code == 201
+
+    asyncio.run(replayed())
+
+
+def on(store: OpenStore) -> httpx.AsyncClient:
+    ca = CertificateAuthority(store)
+    ca.init()
+    return httpx.AsyncClient(transport=httpx.ASGITransport(ACMEResponder(ca, auto_approve=True)))
+
+
+def order_for(name: str) -> dict[str, object]:
+    return {"identifiers": [{"type": "dns", "value": name}]}
 
 
 def test_nothing_is_restored_over_something(keeper: Person) -> None:

@@ -310,7 +310,8 @@ class FileStore(Together):
                     home.rmdir()
 
     def _tidy(self) -> None:
-        """Remove what a commit that was cut short had written before it came to be a fact."""
+        """Remove what somebody who was cut short had written before it came to be a fact."""
+        (self._root / ".journal.new").unlink(missing_ok=True)
         kept = {self._home(key) for key, record in self._picture.records.items() if record.files}
         for home in self._root.glob(".versions/*/*"):
             if home not in kept:

@@ -93,6 +93,9 @@ class Journal:
             new.append([], durable=True)
             path.replace(self._path)
             sync_folder(self._path.parent)
+        except BaseException:
+            path.unlink(missing_ok=True)  # a disk may have been full with it
+            raise
         finally:
             new.close()
 
