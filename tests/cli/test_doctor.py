@@ -223,6 +223,12 @@ def test_files_that_are_something_else(person: Person, files: Path) -> None:
     assert causes(person, "--cert", "node.der", "--ca", "ca.pem", problems=False) == ["not-pem"]
 
 
+def test_a_file_without_end_is_not_read_to_it(person: Person) -> None:
+    assert causes(person, "--cert", "/dev/zero") == ["not-there"]
+    assert "/dev/zero cannot be read: File too large" in says(person, "--cert", "/dev/zero")
+    assert person.tries("cert", "info", "/dev/zero").sentences == ["/dev/zero cannot be read: File too large"]
+
+
 def test_a_ca_as_the_certificate_and_a_weak_key(person: Person, files: Path) -> None:
     assert "ca-as-leaf" in causes(person, "--cert", "ca.pem")
     key = ec.generate_private_key(ec.SECP224R1())

@@ -35,7 +35,7 @@ class Story(NamedTuple):
     without_ca: float = 0
 
 
-SHORT = [Story(20, {"renewal_threshold": 0.25}, 45, 4, without_ca=6)]
+SHORT = [Story(30, {"renewal_threshold": 0.25}, 45, 4, without_ca=6)]
 LONG = [Story(30, {}, 180, 8), Story(30, {"renewal_threshold": 0.1}, 180, 8, without_ca=20)]
 
 

@@ -26,7 +26,7 @@ from privet.cli.failures import Mistakes
 from privet.cli.postgresql import common_name_of
 from privet.cli.printing import print_json, printable
 from privet.cli.startup import Answer, log_in, offers_tls
-from privet.cli.stores import read_password
+from privet.cli.stores import read_bounded, read_password
 from privet.mtls.postgresql import SCHEMES
 
 _FILES = ("sslcert", "sslkey", "sslrootcert")
@@ -177,7 +177,7 @@ def _ca(directory: str, own: Shown | None, ca: Path | None) -> Iterator[Finding]
 def _file(path: Path, kind: Kind, password: bytes | None = None) -> Generator[Finding, None, list[Item]]:
     """Read a file that is to have something of this kind. Yields findings, and returns what it has."""
     try:
-        items = contents_of(path.read_bytes(), password)
+        items = contents_of(read_bounded(path), password)
     except PermissionError:
         yield Finding(
             "not-readable",
@@ -417,7 +417,7 @@ def _postgresql(text: str) -> Address:
 
 
 def _has_key(path: Path | None) -> bool:
-    return path is not None and b"PRIVATE KEY-----" in path.read_bytes()
+    return path is not None and b"PRIVATE KEY-----" in read_bounded(path)
 
 
 def _nearby(paths: Sequence[Path]) -> list[tuple[str, Item]]:

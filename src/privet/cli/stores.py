@@ -15,6 +15,8 @@ from privet.cli.failures import Failure, Mistakes
 from privet.cli.settings import Settings
 from privet.stores import OpenStore, Store, StoreError, open_store, without_password
 
+_LONGEST_FILE = 16 * 1024 * 1024
+
 
 def store_path(url: str) -> Path | None:
     """Where the data of a store lie on this machine, or None if they do not."""
@@ -85,9 +87,18 @@ def _warn_if_open(path: Path, what: str) -> None:
 def read_file(path: Path, what: str = "") -> bytes:
     """Raises `Failure`."""
     try:
-        return path.read_bytes()
+        return read_bounded(path)
     except OSError as error:
         raise Failure(f"{what}{path} cannot be read: {error.strerror}") from None
+
+
+def read_bounded(path: Path) -> bytes:
+    """What a file has, unless it has more than anything that is read here. Raises `OSError`."""
+    with path.open("rb") as file:
+        content = file.read(_LONGEST_FILE + 1)
+    if len(content) > _LONGEST_FILE:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
+    return content
 
 
 def read_password(path: Path) -> bytes:
