@@ -818,18 +818,20 @@ async def test_a_store_that_fails_is_said_to_fail(caplog: pytest.LogCaptureFixtu
 
 
 @given(documents | st.dictionaries(st.sampled_from(FIELDS), documents, max_size=6))
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 def test_any_json_has_an_answer_below_500(document: Any) -> None:
     asyncio.run(has_an_answer(to_json(document)))
 
 
 @given(st.binary(max_size=300), st.binary(max_size=100))
+@settings(deadline=None)
 def test_any_bytes_have_an_answer_below_500(body: bytes, token: bytes) -> None:
     asyncio.run(has_an_answer(body))
     asyncio.run(has_an_answer(body, token=bytes(each for each in token if each not in b"\r\n\0")))
 
 
 @given(st.text(max_size=80), st.sampled_from(["GET", "POST", "PUT", "HEAD", "LIST", "DELETE"]))
+@settings(deadline=None)
 def test_any_path_has_an_answer_below_500(path: str, method: str) -> None:
     asyncio.run(has_an_answer(b"{}", path=f"/v1/pki/{path}", method=method))
 

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privet import BadRoles, KeyType, Roles
@@ -121,6 +121,7 @@ def test_every_mistake_is_told(text: str, sentences: list[str]) -> None:
 
 
 @given(st.text(max_size=100))
+@settings(deadline=None)
 def test_any_text_gives_roles_or_their_mistakes(text: str) -> None:
     for whole in (text, f'[[role]]\nname = "a"\n{text}'):
         with contextlib.suppress(BadRoles):
