@@ -1,7 +1,10 @@
 """What an operator watches: health, metrics, and logs for machines."""
 
 import json
+import os
 import re
+import signal
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -9,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from tests.cli.command import Person
+from tests.cli.test_serve import workers
 from tests.interop.programs import free_port
 
 from privet import MemoryStore, SyncClient
@@ -211,3 +215,21 @@ def test_asking_for_health_all_the_time_costs_the_store_little(person: Person) -
         _, metrics, _ = get(f"http://127.0.0.1:{port}/metrics")
     # One look a second; a slow machine takes some seconds for these.
     assert counted(metrics, "privet_store_duration_seconds_count") < 150
+
+
+def test_what_a_killed_worker_has_counted_still_counts(person: Person) -> None:
+    port = free_port()
+    with person.serves("--auto-approve", "--workers", "2", "--metrics", f"127.0.0.1:{port}") as serving:
+        supervisor = serving.program.process.pid
+        children = Path(f"/proc/{supervisor}/task/{supervisor}/children")
+        issue(serving.directory, ["before.internal"])
+        before = workers(children)
+        for worker in before:
+            os.kill(worker, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while len(workers(children) - before) < 2:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        issue(serving.directory, ["after.internal"])
+        _, metrics, _ = get(f"http://127.0.0.1:{port}/metrics")
+    assert counted(metrics, 'privet_certificates_issued_total{profile="default"}') == 2
