@@ -4,7 +4,7 @@ import socket
 import struct
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from privet.cli.startup import Answer, log_in, offers_tls
@@ -50,6 +50,7 @@ def test_lengths_that_are_none(length: int) -> None:
     assert "not PostgreSQL's protocol" in str(answered(b"R" + struct.pack("!i", length))[0].refusal)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=64))
 def test_any_words_at_all(words: bytes) -> None:
     try:
@@ -58,6 +59,7 @@ def test_any_words_at_all(words: bytes) -> None:
         assert "hangs up" in str(error)  # noqa: PT017
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=3))
 def test_any_answer_to_the_wish_for_tls(words: bytes) -> None:
     ours, theirs = socket.socketpair()
