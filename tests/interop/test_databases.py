@@ -20,7 +20,7 @@ from privet import CertificateAuthority, FileStore, TLSConfig, postgresql_dsn
 
 pytestmark = pytest.mark.interop
 
-RULES = "hostssl all all all cert clientcert=verify-full"
+RULES = "hostssl all asked_user all scram-sha-256\nhostssl all all all cert clientcert=verify-full"
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +201,8 @@ def test_the_doctor_says_why(ca: Person, postgresql: PostgreSQL, tmp_path: Path)
     who = f"epoch_user at localhost:{postgresql.port}"
     nowhere = causes(ca, dsn.replace("/postgres?", "/nothing?"))
     assert nowhere == {"login-refused": f'PostgreSQL refuses {who}: database "nothing" does not exist'}
+    asked = causes(ca, dsn.replace("epoch_user@", "asked_user@"))
+    assert list(asked) == ["no-certificate-login"]
     (tmp_path / "client/key.pem").chmod(0o644)
     assert list(causes(ca, dsn)) == ["key-permissions"]
     assert "has group or world access" in refusal(dsn)
