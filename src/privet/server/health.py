@@ -39,11 +39,10 @@ async def _about_store(server: Server) -> tuple[str, ...]:
 
 
 def _about_authority(server: Server) -> Iterator[str]:
-    now, issuer = server.now(), server.ca.issuer
     try:
-        issuer.check_time(now)
+        server.ca.check_time()
     except AuthorityError as error:
         yield str(error)
         return
-    if issuer.not_after < now + server.profile.validity:
-        yield f"the authority ends at {issuer.not_after}, before a certificate for {server.profile.validity} would"
+    if server.ca.not_after < server.now() + server.profile.validity:
+        yield f"the authority ends at {server.ca.not_after}, before a certificate for {server.profile.validity} would"
