@@ -64,7 +64,7 @@ DIRECTORY = {
 }
 
 # Whoever conflicts waits for a moment that doubles and is random, so that many who want the same get it in turn.
-_ATTEMPTS, _MOMENT = 9, 0.003
+_ATTEMPTS, _MOMENT = 11, 0.003
 
 
 _NO_STORE, _EMPTY = (b"cache-control", b"no-store"), (b"content-length", b"0")
