@@ -118,8 +118,9 @@ def test_probes_ask_for_what_is_answered(person: Person) -> None:
 def test_metrics_are_where_the_page_says(person: Person) -> None:
     (options,) = re.findall("privet serve (.*--metrics.*)\n", PAGE)
     port = str(free_port())
-    with person.serves(*options.replace("9464", port).split()):
+    with person.serves(*options.replace("9464", port).split()) as serving:
         (url,) = re.findall(r"Prometheus reads `(\S+)`", PAGE)
+        assert f"metrics      {url.replace('9464', port)}\n" in serving.program.output
         assert "privet_authority_expires_days 36" in get(url.replace("9464", port)).text
 
 

@@ -40,6 +40,7 @@ def greeting(settings: Settings, rules: Rules | None, ca: CertificateAuthority, 
         *([("roles", _roles(settings, external_url))] if settings.roles else []),
         *([("client CA", settings.client_ca.absolute())] if settings.client_ca else []),
         *(_validation(settings, external_url) if settings.methods else ()),
+        *([("metrics", _metrics(*settings.metrics))] if settings.metrics else []),
     ]
     return "\n".join(
         [
@@ -188,6 +189,10 @@ def _approval(settings: Settings, rules: Rules | None) -> str:
     }
     said = dict.fromkeys(way for decision, way in ways.items() if decision in decisions)
     return f"what the rules allow: {', or '.join(said)}" if said else "the rules allow nothing"
+
+
+def _metrics(address: str, port: int) -> str:
+    return f"http://{f'[{address}]' if ':' in address else address}:{port}/metrics"
 
 
 def _roles(settings: Settings, external_url: str) -> str:

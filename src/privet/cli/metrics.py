@@ -35,6 +35,8 @@ class Metrics:
             buckets=_QUICK,
             registry=registry,
         )
+        # What is counted for every request is looked up once: the library checks names and takes a lock each time.
+        self._answered: dict[tuple[str, int], Histogram] = {}
         self._refused = Counter(
             "privet_refusals", "Requests that were refused, by the type of the problem.", ("type",), registry=registry
         )
@@ -58,7 +60,11 @@ class Metrics:
     def __call__(self, event: Event) -> None:
         match event:
             case Answered():
-                self._requests.labels(event.resource, str(event.status)).observe(event.seconds)
+                kind = (event.resource, event.status)
+                child = self._answered.get(kind)
+                if child is None:
+                    child = self._answered[kind] = self._requests.labels(event.resource, str(event.status))
+                child.observe(event.seconds)
                 if event.problem:
                     self._refused.labels(event.problem).inc()
             case Stored():
