@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -123,7 +124,33 @@ def kill_everywhere(url: str, verb: str) -> None:
             return
 
 
-def do_and_die(url: str, verb: str, number: int) -> None:
+def kill_filling(url: str) -> None:
+    """Kill a process at each step of filling a store, and see that all is there or nothing, and that it can be done
+    again."""
+    with open_store(f"{url}.source") as source:
+        number = [step(source) for _ in range(2)][-1]
+        records = list(source.records())
+    place = Path(f"{url.partition('://')[2]}.tried")
+    for killed_at in itertools.count(1):
+        child = os.fork()
+        if not child:
+            do_and_die(f"{url}.tried", "fill", killed_at, records)
+        _, status = os.waitpid(child, 0)
+        assert status == 0 or os.WTERMSIG(status) == signal.SIGKILL
+        with open_store(f"{url}.tried") as store:
+            found = list(store.records())
+            assert found in ([], records)
+            if not found:
+                assert status != 0
+                store.fill(records)
+            assert check(store) == number
+        shutil.rmtree(place) if place.is_dir() else place.unlink()
+        if status == 0:
+            print("steps", killed_at, flush=True)
+            return
+
+
+def do_and_die(url: str, verb: str, number: int, records: Sequence[Record] = ()) -> None:
     """Do one deed, and die before its call of this number into the system or into SQLite."""
     steps = itertools.count(1)
 
@@ -140,6 +167,8 @@ def do_and_die(url: str, verb: str, number: int) -> None:
         sys.setprofile(die)
         if verb == "prune":
             store.prune(PAST)
+        elif verb == "fill":
+            store.fill(records)
         elif verb == "compact":
             noise = store.get("noise", "1")
             assert noise
@@ -152,7 +181,9 @@ def do_and_die(url: str, verb: str, number: int) -> None:
 if __name__ == "__main__":
     deed, url, *arguments = sys.argv[1:]
     sys.stdin.readline()
-    if deed == "kill":
+    if (deed, arguments) == ("kill", ["fill"]):
+        kill_filling(url)
+    elif deed == "kill":
         kill_everywhere(url, *arguments)
     else:
         with open_store(url) as opened:

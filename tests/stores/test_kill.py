@@ -35,7 +35,7 @@ def folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-@pytest.mark.parametrize("deed", ["open", "commit", "prune"])
+@pytest.mark.parametrize("deed", ["open", "commit", "prune", "fill"])
 @pytest.mark.parametrize("scheme", ["file", "sqlite"])
 def test_killed_at_every_step(folder: Path, scheme: str, deed: str) -> None:
     kill_everywhere(f"{scheme}:///{folder}/store", deed)
