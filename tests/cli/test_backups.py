@@ -23,10 +23,16 @@ from privet.stores import OpenStore, Record, open_store
 PASSWORD = "correct horse battery\n"
 
 
+def password_file(person: Person, name: str, password: str) -> None:
+    path = person.folder / name
+    path.write_text(password)
+    path.chmod(0o600)
+
+
 @pytest.fixture
 def keeper(owner: Person) -> Person:
     """A person with an authority, some certificates, and the password of a backup in a file."""
-    (owner.folder / "password").write_text(PASSWORD)
+    password_file(owner, "password", PASSWORD)
     owner.does("issue", "a.internal", "10.0.0.1")
     owner.does("issue", "*.b.internal", "--wildcard")
     owner.does("issue", "client.internal", "--client")
@@ -183,16 +189,18 @@ def test_a_damaged_backup_is_told_and_leaves_nothing(keeper: Person) -> None:
 def test_passwords(keeper: Person) -> None:
     saved(keeper)
     other = Person(keeper.folder, "sqlite:///other.db")
-    (keeper.folder / "wrong").write_text("wrong horse battery")
+    password_file(keeper, "wrong", "wrong horse battery")
     refused = other.tries("restore", "backup", "--backup-password-file", "wrong")
     assert refused.sentences == ["the backup backup cannot be restored: it was made with another password"]
     assert not (keeper.folder / "other.db").exists()
-    (keeper.folder / "short").write_text("1234567\n")
+    password_file(keeper, "short", "1234567\n")
     assert "too short" in keeper.tries("backup", "other", "--backup-password-file", "short").sentences[0]
     assert "cannot be read" in keeper.tries("backup", "other", "--backup-password-file", "none").sentences[0]
     assert "is missing" in keeper.tries("backup", "other").sentences[0]
     assert not (keeper.folder / "other").exists()
-    other.does("restore", "backup", env={"PRIVET_BACKUP_PASSWORD_FILE": "password"})
+    (keeper.folder / "password").chmod(0o644)
+    done = other.does("restore", "backup", env={"PRIVET_BACKUP_PASSWORD_FILE": "password"})
+    assert done.sentences == ["everybody here can read the password file password: `chmod o-r` ends that"]
 
 
 def test_a_person_is_asked_for_the_password_and_sees_how_far_it_is(keeper: Person) -> None:

@@ -20,7 +20,7 @@ from privet.cli import options
 from privet.cli.failures import Failure
 from privet.cli.printing import print_fields, print_json, printable, to_text
 from privet.cli.settings import Settings, read_settings
-from privet.cli.stores import open_settings_store, read_password, store_place
+from privet.cli.stores import open_settings_store, read_password, store_place, warn_if_open
 from privet.server import nonces
 from privet.server.consistency import check as check_records
 from privet.stores import Conflict, Record, StoreError, without_password
@@ -176,6 +176,7 @@ def _password(settings: Settings, *, new: bool) -> bytes:
     """Raises `Failure`."""
     if settings.backup_password_file is not None:
         password = read_password(settings.backup_password_file)
+        warn_if_open(settings.backup_password_file, "password file")
     elif sys.stdin.isatty():
         typed: str = typer.prompt("Password of the backup", hide_input=True, confirmation_prompt=new, err=True)
         password = typed.encode()

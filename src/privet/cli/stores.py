@@ -73,11 +73,11 @@ def key_password(settings: Settings) -> bytes | None:
     if path is None:
         return None
     password = read_password(path)
-    _warn_if_open(path, "password file")
+    warn_if_open(path, "password file")
     return password
 
 
-def _warn_if_open(path: Path, what: str) -> None:
+def warn_if_open(path: Path, what: str) -> None:
     with contextlib.suppress(OSError):
         # A worker need not say what its supervisor has said.
         if path.stat().st_mode & stat.S_IROTH and not multiprocessing.parent_process():
@@ -133,7 +133,7 @@ def _use_files(ca: CertificateAuthority, settings: Settings) -> bool:
     if settings.ca_cert is None or settings.ca_key is None:
         return False
     pems = read_file(settings.ca_cert, "the certificate "), read_file(settings.ca_key, "the key ")
-    _warn_if_open(settings.ca_key, "key")
+    warn_if_open(settings.ca_key, "key")
     ca.use(*pems)
     return True
 
