@@ -1,11 +1,14 @@
+import contextlib
+import pickle
 import socket
 import stat
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from privet.cli.failures import Failure
-from privet.cli.listening import is_public, listen, listen_at, resolve
+from privet.cli.listening import is_public, listen, listen_at, resolve, spread
 
 
 @pytest.mark.parametrize(
@@ -98,3 +101,29 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
         listen_at(tmp_path / "nowhere" / "privet.sock", 0o600).__enter__()
     with pytest.raises(Failure, match="AF_UNIX path too long; choose another with --uds"):
         listen_at(tmp_path / ("a" * 200), 0o600).__enter__()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_what_workers_are_given_listens_at_the_same_address(host: str) -> None:
+    """Sent to another process, each of them is a socket there."""
+    try:
+        stack = contextlib.ExitStack()
+        sockets = stack.enter_context(listen(host, 0, shared=True))
+    except Failure:
+        pytest.skip(f"this machine has no {host}")
+    with stack:
+        given = spread(sockets)
+        own = [pickle.loads(pickle.dumps(each)) for each in given[len(sockets) :]]
+        try:
+            assert len(own) == 4 * len(sockets)
+            assert {each.getsockname() for each in own} == {each.getsockname() for each in sockets}
+            for each in sockets:
+                socket.create_connection(each.getsockname()[:2]).close()
+        finally:
+            for each in own:
+                each.close()
+
+
+def test_a_socket_file_is_shared_as_it_is() -> None:
+    with tempfile.TemporaryDirectory() as short, listen_at(Path(short) / "a", 0o600) as sockets:
+        assert spread(sockets) == sockets

@@ -75,8 +75,8 @@ def listen(host: str, port: int, *, shared: bool = False) -> Iterator[list[socke
 class _Beside:
     """In the supervisor nothing but an address; in a worker that it is sent to, another socket that listens there."""
 
-    def __init__(self, address: str, port: int) -> None:
-        self._at = (address, port)
+    def __init__(self, listening: socket.socket) -> None:
+        self._at = listening.getsockname()[:2]
 
     def __reduce__(self) -> tuple[object, ...]:
         return _listen, (*self._at, True)
@@ -89,9 +89,7 @@ def spread(sockets: list[socket.socket]) -> list[socket.socket]:
     """What workers are given to serve, so that all of them are asked. Where they wait at one socket, whoever is awake
     already takes all who connect, and keeps them for as long as they stay; so each listens by some of its own as well,
     among which the kernel spreads connections. They go when the worker goes, and what is common to all remains."""
-    beside = [
-        _Beside(*each.getsockname()[:2]) for each in sockets for _ in range(_OWN) if each.family != socket.AF_UNIX
-    ]
+    beside = [_Beside(each) for each in sockets for _ in range(_OWN) if each.family != socket.AF_UNIX]
     return [*sockets, *cast("list[socket.socket]", beside)]
 
 
