@@ -16,9 +16,9 @@ from cryptography import x509
 from tests.cli.command import Person
 
 from privet import CertBundle, CertificateAuthority, MemoryStore
-from privet.cli.listening import listen
-from privet.cli.protocol import Connection
-from privet.cli.tls import OwnCertificate
+from privet.cli.serve.listening import listen
+from privet.cli.serve.protocol import Connection
+from privet.cli.serve.tls import OwnCertificate
 
 pytestmark = pytest.mark.anyio
 

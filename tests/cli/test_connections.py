@@ -12,7 +12,7 @@ import uvicorn
 from tests.cli.command import Person
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from privet.cli.protocol import Connection
+from privet.cli.serve.protocol import Connection
 
 PIECE = b"x" * 8000
 HEAD = b"POST / HTTP/1.1\r\nHost: ca\r\n"

@@ -16,7 +16,7 @@ from tests.interop.programs import Program, free_port, need
 
 from privet.acme.challenges import ChallengeType
 from privet.acme.problems import ProblemType
-from privet.cli.metrics import Metrics
+from privet.cli.serve.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/deployment.md").read_text()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from privet.cli.failures import Failure
-from privet.cli.listening import is_public, listen, listen_at, resolve, spread
+from privet.cli.serve.listening import is_public, listen, listen_at, resolve, spread
 
 
 @pytest.mark.parametrize(

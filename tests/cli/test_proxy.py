@@ -1,6 +1,6 @@
 import pytest
 
-from privet.cli.proxy import TrustedProxies, read_proxy
+from privet.cli.serve.proxy import TrustedProxies, read_proxy
 
 PEER = ("10.0.0.1", 5000)
 

@@ -12,7 +12,7 @@ from cryptography import x509
 from tests.certificates import assert_is_leaf
 
 from privet import CertificateAuthority, MemoryStore, SQLiteStore, Store
-from privet.cli.tls import KIND, OwnCertificate
+from privet.cli.serve.tls import KIND, OwnCertificate
 
 NAMES = ("ca.internal", "10.0.0.5", "::1")
 DAY = timedelta(days=1)

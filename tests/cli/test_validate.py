@@ -20,8 +20,8 @@ from tests.cli.test_serve import with_account
 from tests.interop.programs import free_port
 from tests.wire import Wire, thumbprint_of
 
+from privet.cli.serve.site import Files, Site, make_settings_validators
 from privet.cli.settings import READERS, VALIDATED, Settings, option_name
-from privet.cli.site import Files, Site, make_settings_validators
 from privet.server.limits import Limits
 from privet.validation import AddressRefused, HTTP01Validator, Retrying, Validator
 

@@ -19,7 +19,7 @@ from privet.cli.health import health
 from privet.cli.node import node
 from privet.cli.policies import policy
 from privet.cli.printing import print_json
-from privet.cli.serve import serve
+from privet.cli.serve.command import serve
 from privet.cli.tokens import token
 
 app = typer.Typer(

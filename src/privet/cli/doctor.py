@@ -160,7 +160,7 @@ def _look(
 
 def _ca(directory: str, own: Shown | None, ca: Path | None) -> Iterator[Finding]:
     """Ask the CA, with the client that nothing else here needs."""
-    asking = import_module("privet.cli.node_asking")
+    asking = import_module("privet.cli.node.asking")
     answer = asyncio.run(asking.ask(directory, own and own.leaf, ca, lambda: datetime.now(UTC)))
     yield from diagnosis.clock(answer.here, answer.there, directory)
     if answer.complaint is not None:

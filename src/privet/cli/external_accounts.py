@@ -16,7 +16,7 @@ from privet.cli import options
 from privet.cli.failures import Failure
 from privet.cli.grants import ends_text, grant_document, mistakes_of, read_ends, take_back, uses_text
 from privet.cli.printing import print_fields, print_json, printable
-from privet.cli.serving import external_url_of
+from privet.cli.serve.running import external_url_of
 from privet.cli.settings import Settings, read_settings
 from privet.cli.stores import reading, signing
 from privet.server import external_accounts

@@ -17,9 +17,9 @@ import typer
 
 from privet.cli import options
 from privet.cli.failures import Failure
-from privet.cli.listening import is_unspecified, resolve
 from privet.cli.printing import print_json, printable
-from privet.cli.serving import tls_names
+from privet.cli.serve.listening import is_unspecified, resolve
+from privet.cli.serve.running import tls_names
 from privet.cli.settings import Settings, read_settings
 from privet.cli.stores import reading
 

@@ -21,7 +21,7 @@ from privet.ca.constraints import read_subtree
 from privet.ca.issuer import SHORTEST_ROOT
 from privet.cli.failures import Mistakes
 from privet.cli.limits import set_limits
-from privet.cli.proxy import read_proxy
+from privet.cli.serve.proxy import read_proxy
 from privet.server.durations import read_duration
 from privet.server.limits import Limits
 from privet.stores import without_password

@@ -14,10 +14,10 @@ import typer
 from privet.cli import options
 from privet.cli.failures import Failure
 from privet.cli.grants import ends_text, grant_document, mistakes_of, read_ends, take_back, uses_text
-from privet.cli.greeting import ROOT
 from privet.cli.policies import read_rules_of
 from privet.cli.printing import print_fields, print_json, printable
-from privet.cli.serving import external_url_of
+from privet.cli.serve.greeting import ROOT
+from privet.cli.serve.running import external_url_of
 from privet.cli.settings import read_settings
 from privet.cli.stores import reading
 from privet.vault import tokens

@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 
 from privet.ca.certificates import fingerprint as fingerprint_of
 from privet.cli.failures import Failure
-from privet.cli.node_folder import write_file
+from privet.cli.node.folder import write_file
 from privet.client.trust import fetch_root, fetch_roots
 
 # The program that takes a folder of roots into the system's trust, and the folder: Debian's, then Fedora's.

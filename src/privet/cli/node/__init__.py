@@ -1,4 +1,4 @@
-"""`privet node`: what a machine does that wants a certificate. Its commands are in `node_commands`.
+"""`privet node`: what a machine does that wants a certificate. Its commands are in `commands`.
 
 The law of this module: the HTTP client, which only these commands need, is imported when one of them is asked for.
 """
@@ -18,7 +18,7 @@ class _Later(TyperGroup):
         return self._commands().get(cmd_name)
 
     def _commands(self) -> dict[str, Any]:
-        return dict(typer.main.get_group(import_module("privet.cli.node_commands").node).commands)
+        return dict(typer.main.get_group(import_module("privet.cli.node.commands").node).commands)
 
 
 node = typer.Typer(cls=_Later, no_args_is_help=True, rich_markup_mode="markdown")

@@ -20,7 +20,7 @@ from privet.acme.problems import Problem
 from privet.bundle import CertBundle
 from privet.ca import KeyType
 from privet.cli.failures import Failure
-from privet.cli.node_folder import CA, Folder, NodeSettings
+from privet.cli.node.folder import CA, Folder, NodeSettings
 from privet.cli.printing import to_text
 from privet.cli.stores import read_file, read_password
 from privet.client.client import Client

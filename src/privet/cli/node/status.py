@@ -11,7 +11,7 @@ from cryptography import x509
 
 from privet.ca.certificates import fingerprint
 from privet.cli.failures import Failure
-from privet.cli.node_folder import Folder
+from privet.cli.node.folder import Folder
 from privet.cli.printing import printable, to_text
 
 # Renewal is due when a third of the life is left. When half of that has gone by, and it fails, somebody has to know.

@@ -31,10 +31,10 @@ from privet.ca import DEFAULT, AuthorityError, CertificateAuthority
 from privet.cli.failures import Failure
 from privet.cli.limits import set_limits
 from privet.cli.logs import begin_request
-from privet.cli.proxy import TrustedProxies
+from privet.cli.serve.proxy import TrustedProxies
+from privet.cli.serve.tls import OwnCertificate
 from privet.cli.settings import Settings
 from privet.cli.stores import check_time, init_authority, open_settings_store
-from privet.cli.tls import OwnCertificate
 from privet.server.asgi import Receive, Scope, Send
 from privet.server.limits import Limits
 from privet.server.responder import ACMEResponder
@@ -262,7 +262,7 @@ class Application:
 def import_metrics() -> ModuleType:
     """Only where metrics are wanted: the library is an extra. Raises `Failure` if it is missing."""
     try:
-        return import_module("privet.cli.metrics")
+        return import_module("privet.cli.serve.metrics")
     except ImportError:
         raise Failure("--metrics takes prometheus-client, which is missing: pip install 'privet[metrics]'") from None
 

@@ -15,14 +15,14 @@ from privet.acme.identifiers import BadIdentifier, Identifier, from_text
 from privet.ca.constraints import NameConstraints, refusal
 from privet.cli import options
 from privet.cli.failures import Failure
-from privet.cli.listening import is_loopback, is_public, is_unspecified, resolve
 from privet.cli.policies import read_rules
-from privet.cli.proxy import UNIX
-from privet.cli.serving import run, tls_names
+from privet.cli.serve.listening import is_loopback, is_public, is_unspecified, resolve
+from privet.cli.serve.proxy import UNIX
+from privet.cli.serve.running import run, tls_names
+from privet.cli.serve.site import Files, tls_mistake
+from privet.cli.serve.tls import read_client_ca
 from privet.cli.settings import VALIDATED, Read, Settings, option_name, read_settings
-from privet.cli.site import Files, tls_mistake
 from privet.cli.stores import ca_files_mistakes, name_constraints
-from privet.cli.tls import read_client_ca
 from privet.cli.tokens import read_roles
 from privet.server.policy import Decision
 from privet.validation import Resolver

@@ -19,13 +19,13 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from privet.cli.failures import Failure
-from privet.cli.greeting import greeting
-from privet.cli.listening import is_loopback, is_unspecified, listen, listen_at, resolve, spread
 from privet.cli.logs import log_config
 from privet.cli.printing import warn_of_end
-from privet.cli.protocol import Connection
+from privet.cli.serve.greeting import greeting
+from privet.cli.serve.listening import is_loopback, is_unspecified, listen, listen_at, resolve, spread
+from privet.cli.serve.protocol import Connection
+from privet.cli.serve.site import GRACE, Files, Site, import_metrics
 from privet.cli.settings import Settings
-from privet.cli.site import GRACE, Files, Site, import_metrics
 
 log = logging.getLogger("privet")
 

@@ -25,13 +25,14 @@ from privet.acme.identifiers import BadIdentifier, from_text
 from privet.bundle import CertBundle
 from privet.ca import KeyType
 from privet.ca.certificates import fingerprint as fingerprint_of
-from privet.cli import node_renewal, options
+from privet.cli import options
 from privet.cli.failures import Failure, Mistakes
 from privet.cli.logs import log_config
-from privet.cli.node_folder import Folder, NodeSettings, read_owner, write_file
-from privet.cli.node_renewal import NotReloaded, told
-from privet.cli.node_status import Standing, standing
-from privet.cli.node_trust import install, named_root
+from privet.cli.node import renewal
+from privet.cli.node.folder import Folder, NodeSettings, read_owner, write_file
+from privet.cli.node.renewal import NotReloaded, told
+from privet.cli.node.status import Standing, standing
+from privet.cli.node.trust import install, named_root
 from privet.cli.postgresql import Database, print_database, read_database
 from privet.cli.printing import print_fields, print_json, printable, to_text
 from privet.cli.stores import read_password
@@ -305,7 +306,7 @@ def issue(
     _warn_in_sentences()
     with Folder.make(out) as folder:
         try:
-            bundle = asyncio.run(node_renewal.get(folder, settings, keep=keep))
+            bundle = asyncio.run(renewal.get(folder, settings, keep=keep))
         except NotReloaded:
             _print_issued(folder, folder.bundle(settings), database, json)
             raise
@@ -339,7 +340,7 @@ def renew(
             logging.config.dictConfig(log_config("info"))
             signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until there is something to end first
             opened = [end.enter_context(Folder.find(path)) for path in folders]
-            asyncio.run(node_renewal.keep_renewed(opened))
+            asyncio.run(renewal.keep_renewed(opened))
             return
         _warn_in_sentences()
         failures: list[Failure] = []
@@ -349,7 +350,7 @@ def renew(
                 with Folder.find(path) as folder:
                     renewed = False
                     try:
-                        renewed = asyncio.run(node_renewal.renew(folder, force=force))
+                        renewed = asyncio.run(renewal.renew(folder, force=force))
                     except Failure as failure:
                         failures.append(failure)
                     found = standing(folder, datetime.now(UTC))
@@ -397,7 +398,7 @@ class _Sentences(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         cause = record.exc_info[1] if record.exc_info else None
-        why = f": {node_renewal.to_sentence(cause)}" if isinstance(cause, Exception) else ""
+        why = f": {renewal.to_sentence(cause)}" if isinstance(cause, Exception) else ""
         print(f"privet: {record.getMessage()}{why}", file=sys.stderr)
 
 

@@ -1,0 +1,1 @@
+"""`privet serve`: its options in `command`, what is served in `site`, and sockets, signals and workers in `running`."""
