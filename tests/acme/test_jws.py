@@ -274,7 +274,8 @@ def test_a_signature_of_zeros_or_in_der_is_none() -> None:
     order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
     bad = [bytes(64), jws.signature[:32] + bytes(32), bytes(32) + jws.signature[32:], order.to_bytes(32, "big") * 2]
     from_cryptography = signer.sign(jws.signing_input, ec.ECDSA(hashes.SHA256()))
-    for octets in (*bad, from_cryptography, b"\xff" * 64, jws.signature * 2):
+    longer = jws.signature[:32] + b"\0" + jws.signature[32:]  # the same numbers, spelled in another way
+    for octets in (*bad, from_cryptography, b"\xff" * 64, jws.signature * 2, longer):
         refused(ProblemType.UNAUTHORIZED, jws._replace(signature=octets).verify, key)
 
 
