@@ -118,6 +118,18 @@ async def test_renewal_keeps_what_was_asked_for(scene: Scene, rotate_key: bool, 
         assert same is not rotate_key
 
 
+async def test_a_program_that_starts_again_renews_what_it_has(scene: Scene) -> None:
+    store = MemoryStore()
+    async with client_of(scene, store=store) as client:
+        first = await client.ensure(common_name="epoch_user")
+    async with client_of(scene, store=store) as client:
+        assert await client.ensure(common_name="epoch_user") == first
+        assert await client.owned() == ("epoch_user",)
+        scene.clock.forward(minutes=41)
+        (renewed,) = await RenewalManager(client=client, now=scene.clock, random=lambda: 0.0).sweep()
+        assert renewed.serial != first.serial
+
+
 async def test_a_lifetime_is_asked_for(scene: Scene) -> None:
     async with client_of(scene, ttl=timedelta(minutes=7)) as client:
         bundle = await client.issue(common_name="epoch_user")

@@ -137,7 +137,9 @@ class VaultClient:
         stored = None if bundle is None else bundle.located(self.store)
         if stored is not None and (stored.domains != domains or stored.common_name != common_name):
             stored = None
-        return await ensure(stored, lambda: self.issue(names, common_name=common_name), self._now(), fraction)
+        bundle = await ensure(stored, lambda: self.issue(names, common_name=common_name), self._now(), fraction)
+        self._owned[bundle.domain] = None
+        return bundle
 
     async def renew(self, bundle: CertBundle, *, rotate_key: bool = True) -> CertBundle:
         """Replace a certificate: the same names, and the same kind of key."""
