@@ -214,6 +214,8 @@ async def test_below_an_intermediate_the_chain_leads_to_the_root() -> None:
         ({"ttl": ""}, 24 * 3600, False),
         ({"ttl": 0}, 24 * 3600, False),
         ({"ttl": "0"}, 24 * 3600, False),
+        ({"ttl": "0s"}, 24 * 3600, False),
+        ({"ttl": "0h0m0s"}, 24 * 3600, False),
         ({"ttl": "90m"}, 5400, False),
         ({"ttl": "1h0m30s"}, 3630, False),
         ({"ttl": 90}, 90, False),

@@ -18,6 +18,8 @@ _FORMATS = ("pem", "der", "pem_bundle")
 # "der" is Vault's word for the traditional form of a key, in PEM as well.
 _KEY_FORMATS = ("der", "pem", "pkcs8")
 _FLAGS = {"1": True, "t": True, "true": True, "0": False, "f": False, "false": False, "": False}
+# Nothing, as programs in Go write a duration that nobody gave them.
+_NO_TIME = re.compile(r"0|(?:0[hms])+")
 # Of what is wrong, so much is told at once.
 _MISTAKES = 20
 
@@ -161,7 +163,9 @@ class _Reading:
     def duration(self, name: str) -> timedelta | None:
         """Seconds, or a text such as 90m; None where nothing is asked for."""
         value = self._left.pop(name, None)
-        if value in (None, "", 0, "0") and value is not False:
+        if value in (None, "", 0) and value is not False:
+            return None
+        if isinstance(value, str) and _NO_TIME.fullmatch(value):
             return None
         try:
             is_number = type(value) is int or (isinstance(value, str) and value.isascii() and value.isdigit())
