@@ -4,10 +4,12 @@ import json
 import os
 import re
 import signal
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,22 @@ def test_who_answers_in_another_way_is_not_ready(person: Person, tmp_path: Path)
         assert (asked.status, len(asked.sentences)) == (1, 1)
     for url in ("http://", "ftp://127.0.0.1", "http://127.0.0.1:1", "https://127.0.0.1:1", "http://[", "x" * 50):
         assert person.tries("health", url).status == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "body"), [(503, b'{"status":"not ready","reasons":[]}'), (200, b'{"status":"not ready","reasons":[]}')]
+)
+def test_who_is_not_ready_and_does_not_say_why_is_not_ready(person: Person, status: int, body: bytes) -> None:
+    class Odd(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+    with HTTPServer(("127.0.0.1", 0), Odd) as odd:
+        threading.Thread(target=odd.handle_request, daemon=True).start()
+        asked = person.tries("health", f"http://127.0.0.1:{odd.server_port}")
+    assert (asked.status, asked.sentences) == (1, ["not ready: it does not say why"])
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -69,7 +69,7 @@ def _ask(url: str | None, settings: Settings) -> list[str]:
             said = json.loads(answer.read(_LONGEST))
         if answer.status == 200 and said["status"] == "ready":
             return []
-        return [printable(str(reason)) for reason in said["reasons"]]
+        return [printable(str(reason)) for reason in said["reasons"]] or ["it does not say why"]
     except (OSError, HTTPException) as error:
         return [f"{base} cannot be asked: {printable(str(error)) or type(error).__name__}"]
     except (ValueError, LookupError, TypeError):
