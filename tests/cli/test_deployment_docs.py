@@ -93,6 +93,14 @@ def test_alerts_ask_for_what_there_is() -> None:
             assert value in known
 
 
+def test_alerts_about_nothing_hear_of_what_was_never_counted() -> None:
+    """In Prometheus a sum of nothing is no zero, but nothing at all, and compares with nothing."""
+    expressions = re.findall(r"^\| [^`|]+ \| `(.+)` \|$", PAGE, re.MULTILINE)
+    about_nothing = [each for each in expressions if "== 0" in each]
+    assert len(about_nothing) == 2
+    assert all(re.match(r"\(sum\(\w+\(\S+\)\) or vector\(0\)\) == 0", each) for each in about_nothing)
+
+
 def test_log_lines_look_as_they_do_on_the_page(person: Person) -> None:
     (shown,) = map(json.loads, block("json", "timestamp").splitlines())
     with person.serves("--auto-approve", "--log-format", "json") as serving:
