@@ -157,6 +157,9 @@ async def test_what_the_role_refuses_is_said_and_the_old_one_stays(scene: Scene)
             await client.issue(common_name="other_user")
         with pytest.raises(ClientError, match="for one name at least"):
             await client.issue()
+        for none in ("", "x" * 65, "\ud800"):
+            with pytest.raises(ClientError, match="cannot be the common name of a certificate: "):
+                await client.issue(common_name=none)
         old = await client.issue(common_name="epoch_user")
         scene.clock.forward(minutes=50)
         for token in scene.tokens():

@@ -161,8 +161,11 @@ class VaultClient:
     # --- how a certificate comes about ---
 
     async def _issue(self, identifiers: tuple[Identifier, ...], common_name: str | None, key: PrivateKey) -> CertBundle:
+        try:
+            csr = x509.load_der_x509_csr(make_csr(key, identifiers, common_name)).public_bytes(Encoding.PEM)
+        except ValueError as error:  # names are names by now
+            raise ClientError(f"{common_name!a} cannot be the common name of a certificate: {error}") from None
         connection = await self._connect()
-        csr = x509.load_der_x509_csr(make_csr(key, identifiers, common_name)).public_bytes(Encoding.PEM)
         wish: dict[str, object] = {
             "csr": csr.decode(),
             "common_name": identifiers[0].value if common_name is None else common_name,
