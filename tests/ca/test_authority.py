@@ -1134,6 +1134,16 @@ def test_a_certificate_for_a_databases_user_is_the_current_one_of_that_name(tmp_
         assert ca.issue(["a.internal"], client=True).common_name is None
 
 
+def test_clients_whose_names_differ_in_case_are_different_ones(ca: CertificateAuthority) -> None:
+    for user in ("alice", "Alice", "App.Internal"):
+        ca.issue(common_name=user, client=True)
+    ca.issue("web.internal")
+    for name in ("alice", "Alice", "App.Internal"):
+        assert [found.names for found in ca.certificates(name)] == [(name,)]
+    assert [found.names for found in ca.certificates("WEB.internal")] == [("web.internal",)]
+    assert not ca.certificates("ALICE.internal")
+
+
 def test_the_csr_of_a_client_may_have_any_common_name(ca: CertificateAuthority) -> None:
     key = keys.generate(KeyType.P256)
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "epoch_user")])

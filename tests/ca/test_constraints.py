@@ -1,3 +1,4 @@
+import re
 import ssl
 from ipaddress import ip_network
 
@@ -10,7 +11,7 @@ from tests.ca.tier import DAY, NOON, Clock, Tier, smuggled
 from tests.certificates import Party, assert_is_ca, assert_is_leaf, make_csr, openssl_verify, tls_handshake
 
 from privet.acme.identifiers import from_text
-from privet.ca import AuthorityError, CertificateAuthority, KeyType, NameConstraints, NamesRefused, keys
+from privet.ca import AuthorityError, CertificateAuthority, KeyType, NameConstraints, NamesRefused, keys, offline
 from privet.ca.issuer import Issuer, make_root, new_serial
 from privet.ca.profiles import CLIENT, DEFAULT
 from privet.ca.tbs import to_pem
@@ -299,13 +300,28 @@ def test_a_common_name_that_could_be_a_host_is_constrained_as_one() -> None:
     ca = CertificateAuthority(MemoryStore(), now=Clock())
     ca.init(name_constraints=NameConstraints(["internal"]))
     key = keys.generate(KeyType.P256).public_key()
-    for cn, allowed in (("epoch_user", True), ("postgres", True), ("user.internal", True), ("user.example", False)):
-        if allowed:
+    allowed = ("epoch_user", "postgres", "user.internal", "User_1.Internal", "user@mail.example", "two words.example")
+    refused = ("user.example", "epoch_user.example", "EPOCH_USER.example", "10.0.0.7", "v1.2", "*.example")
+    for cn in (*allowed, *refused):
+        if cn in allowed:
             pem = ca.sign(ca.prepare(key, [], common_name=cn, profile=CLIENT)).cert_pem
             openssl_verify(pem, ca.root_cert_pem, purpose="sslclient", at=NOON)
         else:
-            with pytest.raises(NamesRefused, match=cn):
+            with pytest.raises(NamesRefused, match=re.escape(cn.lower())):
                 ca.prepare(key, [], common_name=cn, profile=CLIENT)
+            with pytest.raises(NamesRefused, match=re.escape(cn.lower())):
+                offline.certify(ca.issuer, [], NOON, DAY, cn=cn, client=True)
+
+
+def test_openssl_takes_these_common_names_for_hosts_too() -> None:
+    """Which is why they are refused."""
+    ca = CertificateAuthority(MemoryStore(), now=Clock())
+    ca.init(name_constraints=NameConstraints(["internal"]))
+    key = keys.generate(KeyType.P256).public_key()
+    for cn in ("user.example", "epoch_user.example", "10.0.0.7", "v1.2"):
+        der = ca.issuer.sign(ca.issuer.leaf(new_serial(), NOON, NOON + DAY, key, [], CLIENT, cn))
+        with pytest.raises(AssertionError, match="permitted subtree violation"):
+            openssl_verify(to_pem(der), ca.root_cert_pem, purpose="sslclient", at=NOON)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from privet.bundle import CertBundle
 from privet.ca import keys
 from privet.ca.certificates import KIND as CERTIFICATE
 from privet.ca.certificates import AuthorityError, Certificate, WrongStatus, fingerprint, name_of, serial_name
-from privet.ca.constraints import NameConstraints
+from privet.ca.constraints import NameConstraints, named_by
 from privet.ca.csr import from_pem, parse_csr
 from privet.ca.issuer import Issuer, check_common_name, make_root, new_serial
 from privet.ca.keys import KeyType, PublicKey, WeakKey, check_public_key
@@ -391,12 +391,10 @@ class CertificateAuthority:
         return certificates[:limit]
 
     def _label(self, name: str) -> str:
-        try:
-            return name_of(from_text(name).value)
-        except BadIdentifier:
-            if self.store.find(CERTIFICATE, name_of(name), limit=1):
-                return name_of(name)
-            raise
+        # As it is written first: the client "Alice" is another than "alice".
+        if self.store.find(CERTIFICATE, name_of(name), limit=1):
+            return name_of(name)
+        return name_of(from_text(name).value)
 
     def fullchain_pem(self, certificate: Certificate) -> bytes:
         """The certificate and what leads from it to the root."""
@@ -427,14 +425,12 @@ def _named_by(common_name: str | None, profile: Profile) -> list[Identifier]:
     if common_name is None:
         return []
     check_common_name(common_name)
+    if not profile.server:
+        return named_by(common_name)
     try:
-        named = from_json(IdentifierType.DNS, common_name)
+        return [from_json(IdentifierType.DNS, common_name)]
     except BadIdentifier:
-        if profile.server:
-            raise ValueError(f"{common_name!a} is no DNS name, and other common names are for clients alone") from None
-        return []
-    # What has no dot, verifiers take for no DNS name where they look at common names at all.
-    return [named] if profile.server or "." in common_name else []
+        raise ValueError(f"{common_name!a} is no DNS name, and other common names are for clients alone") from None
 
 
 def _validity(days: float, hours: float | None = None) -> timedelta:

@@ -18,6 +18,11 @@ from privet.ca.certificates import AuthorityError
 # (not in the RFC, but OpenSSL and Go agree), an empty one for every name.
 _DNS_SUBTREE = re.compile(r"|\.?[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
 
+# What OpenSSL takes for a DNS name, and holds to the constraints, in the common name of a certificate that has no
+# other: two labels at least, which may have underscores and be numbers.
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]*[a-z0-9_])?"
+_LIKE_A_NAME = re.compile(rf"(?:\*|{_LABEL})(?:\.{_LABEL})+", re.IGNORECASE)
+
 _EVERY_NAME, _EVERY_NAME_TEXT = x509.DNSName(""), "any DNS name"
 _EVERY_ADDRESS = (x509.IPAddress(ip_network("0.0.0.0/0")), x509.IPAddress(ip_network("::/0")))
 
@@ -62,6 +67,11 @@ class NameConstraints:
         if permitted and not any(isinstance(each, x509.IPAddress) for each in permitted):
             excluded = [*(each for each in excluded if not isinstance(each, x509.IPAddress)), *_EVERY_ADDRESS]
         return x509.NameConstraints(permitted or None, excluded or None)
+
+
+def named_by(common_name: str) -> list[Identifier]:
+    """The name that verifiers take a client's common name for, if they do: an address in it is a name to them."""
+    return [Identifier(IdentifierType.DNS, common_name.lower())] if _LIKE_A_NAME.fullmatch(common_name) else []
 
 
 def read_subtree(text: str) -> x509.DNSName | x509.IPAddress:

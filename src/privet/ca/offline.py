@@ -11,6 +11,7 @@ from cryptography import x509
 
 from privet.acme.identifiers import from_text
 from privet.ca import keys
+from privet.ca.constraints import named_by
 from privet.ca.issuer import Issuer, check_common_name, new_serial
 from privet.ca.keys import KeyType, PrivateKey
 from privet.ca.profiles import CLIENT, DEFAULT
@@ -38,7 +39,7 @@ def certify(
         raise ValueError("a certificate needs at least one name")
     identifiers = tuple(dict.fromkeys(map(from_text, names)))
     profile = CLIENT if client else DEFAULT
-    issuer.check_names(identifiers)
+    issuer.check_names([*identifiers, *(named_by(cn) if cn is not None and client else [])])
     issuer.check_usages(profile)
     begin, end, _ = issuer.span(now, None, None, validity)
     key = keys.generate(key_type)
