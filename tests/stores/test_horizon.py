@@ -26,6 +26,15 @@ def test_a_leap_is_believed_when_it_has_lasted() -> None:
     ]
 
 
+def test_a_leap_is_believed_no_sooner_where_nobody_looks_meanwhile() -> None:
+    horizon = Horizon(HOUR, 2 * HOUR)
+    horizon.until(NOW)
+    later = NOW + 5 * DAY
+    looks = [later, later + 90 * MINUTE, later + 180 * MINUTE, later + 190 * MINUTE]
+    assert [horizon.until(look) for look in looks] == [NOW, NOW, later + 90 * MINUTE, later + 90 * MINUTE]
+    assert horizon.until(NOW + 2 * HOUR) == NOW + 2 * HOUR
+
+
 def test_a_clock_that_is_put_back_is_believed_at_once() -> None:
     horizon = Horizon(HOUR, 2 * HOUR)
     horizon.until(NOW)

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 class Horizon:
     """`steady` is how far a clock may go between two looks and be believed at once, `patience` how long a leap takes to
-    be believed. Where nobody looks for long, that is a leap as well, and pruning is behind by a look."""
+    be believed. Where nobody looks for long, that is a leap as well, and pruning is behind by a look or two."""
 
     def __init__(self, steady: timedelta, patience: timedelta) -> None:
         self._steady = steady
@@ -20,10 +20,11 @@ class Horizon:
 
     def until(self, now: datetime) -> datetime:
         """What expired up to then may go."""
-        if self._looked is not None and now - self._looked > self._steady:
-            self._before, self._leapt = self._looked, now
-        self._looked = now
+        looked, self._looked = self._looked, now
         if self._before is not None and self._leapt is not None and self._leapt <= now < self._leapt + self._patience:
-            return self._before
+            return self._before  # also if nobody has looked meanwhile: that is no leap of its own
         self._before = None
+        if looked is not None and now - looked > self._steady:
+            self._before, self._leapt = looked, now
+            return looked
         return now
