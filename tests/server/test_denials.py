@@ -64,6 +64,20 @@ def test_who_is_forgotten_is_summed_up(log: pytest.LogCaptureFixture) -> None:
     assert len(denials._clients) == 1000
 
 
+def test_who_never_comes_again_is_summed_up_when_another_comes(log: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    denials = Denials(clock)
+    for _ in range(MOST + 7):
+        denials.say("10.0.0.1", "refused")
+    clock.time += SPAN
+    denials.say("10.0.0.2", "refused")
+    assert log.messages[MOST:] == [
+        f"refused: 7 more of '10.0.0.1' within a minute of {Clock().time.isoformat()}",
+        "refused",
+    ]
+    assert len(denials._clients) == 1
+
+
 def test_a_clock_that_is_set_back_silences_nobody(log: pytest.LogCaptureFixture) -> None:
     clock = Clock(datetime(2031, 1, 1, tzinfo=UTC))
     denials = Denials(clock)

@@ -36,6 +36,7 @@ class Denials:
     def say(self, client: str, message: str, *arguments: object) -> None:
         # Whoever has one IPv6 address has a network full of them.
         kind, now = (network_of(client) if ":" in client else client[:50], message), self._now()
+        self._close(now)
         told = self._clients.get(kind)
         if told is None or not told.since <= now < told.since + SPAN:
             if told is not None:
@@ -49,6 +50,15 @@ class Denials:
             log.info(message, *arguments)
         else:
             told.untold += 1
+
+    def _close(self, now: datetime) -> None:
+        """Sum up those who have not been heard of since their minute was over: they may never come again."""
+        while self._clients:
+            kind, told = next(iter(self._clients.items()))
+            if told.since <= now < told.since + SPAN:
+                return
+            del self._clients[kind]
+            self._sum_up(kind, told)
 
     def _sum_up(self, kind: tuple[str, str], told: _Told) -> None:
         if told.untold:
