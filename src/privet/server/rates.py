@@ -2,8 +2,8 @@
 
 A process takes from the common store a share at a time and spends it by itself, and its first share of a period is
 free: whoever behaves costs the store nothing, and whoever loops costs it one small record. So a rate holds give or take
-a share for each process, which is a fiftieth of it, or one. The law of this module: a refusal that a look into memory can
-decide asks no store, and leaves no trace there either.
+a share for each process, which is a fiftieth of it, or one. The law of this module: a refusal that a look into memory
+can decide asks no store, and leaves no trace there either.
 """
 
 import asyncio
