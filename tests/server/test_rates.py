@@ -15,7 +15,7 @@ from privet import ACMEResponder, Limits, MemoryStore, Rate, Record, SQLiteStore
 from privet.acme.identifiers import from_text
 from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
-from privet.server.orders import count_order
+from privet.server.authorizations import count_order
 from privet.server.rates import KIND, Count, Rates, network_of
 from privet.server.records import Account
 from privet.stores.asynchronous import AsyncStore
@@ -198,6 +198,18 @@ class TestAtTheResponder:
                 assert await (await scene.account()).issue(*names)
             scene.clock.forward(hours=1)
             assert await wire.issue(*(name.format("z") for name in names))
+
+    async def test_authorizations_ahead_count_as_orders(self, stage: Stage) -> None:
+        """Whoever gives them up as soon as they are made meets no ceiling, and fills the disk all the same."""
+        limits = Limits(orders_of_account=Rate(50, HOUR))
+        async with stage(limits=limits) as scene:
+            wire = await scene.account()
+            for number in range(51):
+                made = await wire.post("new-authz", {"identifier": {"type": "dns", "value": f"{number}.internal"}})
+                assert (await wire.post(made.headers["location"], {"status": "deactivated"})).status_code == 200
+            refused = {"identifier": {"type": "dns", "value": "z.internal"}}
+            await self.refused(await wire.post("new-authz", refused))
+            await self.refused(await wire.order("z.internal"))
 
     async def test_orders_of_an_external_account_key(self, stage: Stage) -> None:
         limits = Limits(orders_of_external_account=Rate(50, HOUR))

@@ -15,9 +15,10 @@ from privet.acme.problems import Problem, ProblemType
 from privet.acme.status import Status
 from privet.ca.constraints import NamesRefused
 from privet.server.events import Validated
+from privet.server.limits import Limits
 from privet.server.permissions import log_rulings, permit_identifiers
 from privet.server.policy import Decision, Ruling
-from privet.server.rates import Count
+from privet.server.rates import Count, network_of
 from privet.server.records import Account, Authorization, Challenge, Kind
 from privet.server.refusals import refused_orders
 from privet.server.server import Reply, Server, VerifiedRequest
@@ -49,6 +50,8 @@ async def new_authorization(server: Server, request: VerifiedRequest) -> Reply:
         server.limits.authorizations_ahead,
         "authorizations of this account were made ahead of orders; use them, or deactivate some",
     )
+    if not request.again:
+        await server.rates.take(*count_order(server.limits, account, [identifier], request.client))
     authorization = make_authorization(
         server,
         account,
@@ -327,6 +330,19 @@ def make_authorization(
 def _make_challenge(type: ChallengeType, validated: datetime | None) -> Challenge:
     status = Status.PENDING if validated is None else Status.VALID
     return Challenge(type, new_token(), status, validated=validated)
+
+
+def count_order(limits: Limits, account: Account, identifiers: Sequence[Identifier], client: str) -> list[Count]:
+    """For whom an order counts, or an authorization ahead of one (§6.6): for the account itself first, so that whoever
+    is refused takes nothing from others."""
+    names = sorted(map(str, identifiers))
+    counts = [
+        Count(limits.orders_for_same_names, "orders of this account for the same names", (account.id, *names)),
+        Count(limits.orders_of_account, "orders of this account", (account.id,)),
+    ]
+    if external := account.external_account:
+        counts.append(Count(limits.orders_of_external_account, "orders of this external account", (external,)))
+    return [*counts, Count(limits.orders_of_network, f"orders from {network_of(client)}")]
 
 
 async def check_pending(server: Server, account: Account, *, adding: int = 1) -> None:

@@ -39,7 +39,8 @@ class Limits:
     orders_page: int = 100
     """Orders on one page of an account's list (RFC 8555 §7.1.2.1)."""
 
-    # Rates. Ten thousand nodes behind one address that renew daily take half of the smallest that concerns them all.
+    # Rates. Ten thousand nodes behind one address that renew daily take half of the smallest that concerns them all. An
+    # authorization made ahead of an order counts as one.
     accounts_of_network: Rate = Rate(20_000, _DAY)
     """New accounts from one client network: a /24, or the /64 of an IPv6 address."""
     orders_of_network: Rate = Rate(200_000, _DAY)

@@ -19,12 +19,10 @@ from privet.ca.certificates import KEPT_AFTER_EXPIRY, KIND, AuthorityError, Cert
 from privet.ca.csr import CSR, BadCSR, parse_csr
 from privet.ca.keys import WeakKey
 from privet.server.accounts import keep_for_longer
-from privet.server.authorizations import check_pending, make_authorization, take_up_all, to_rfc3339
+from privet.server.authorizations import check_pending, count_order, make_authorization, take_up_all, to_rfc3339
 from privet.server.events import Issued
-from privet.server.limits import Limits
 from privet.server.permissions import log_rulings, permit_certificate, permit_identifiers
 from privet.server.policy import Decision, Ruling
-from privet.server.rates import Count, network_of
 from privet.server.records import PERSON, Account, Authorization, Kind, Order, proved_name, settle
 from privet.server.server import Reply, Server, VerifiedRequest
 from privet.server.urls import URLs
@@ -220,19 +218,6 @@ async def _load_order(server: Server, request: VerifiedRequest) -> tuple[Order, 
     there = await take_up_all(server, request, [server.read(Authorization, each) for each in records if each])
     gone = [None] * (len(records) - len(there))
     return settle(found, [*there, *gone], server.now()), list(there)
-
-
-def count_order(limits: Limits, account: Account, identifiers: Sequence[Identifier], client: str) -> list[Count]:
-    """For whom an order counts (§6.6): for the account itself first, so that whoever is refused takes nothing from
-    others."""
-    names = sorted(map(str, identifiers))
-    counts = [
-        Count(limits.orders_for_same_names, "orders of this account for the same names", (account.id, *names)),
-        Count(limits.orders_of_account, "orders of this account", (account.id,)),
-    ]
-    if external := account.external_account:
-        counts.append(Count(limits.orders_of_external_account, "orders of this external account", (external,)))
-    return [*counts, Count(limits.orders_of_network, f"orders from {network_of(client)}")]
 
 
 def _make_authorizations(
