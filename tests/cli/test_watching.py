@@ -84,6 +84,9 @@ def test_who_answers_in_another_way_is_not_ready(person: Person, tmp_path: Path)
         assert (asked.status, len(asked.sentences)) == (1, 1)
     for url in ("http://", "ftp://127.0.0.1", "http://127.0.0.1:1", "https://127.0.0.1:1", "http://[", "x" * 50):
         assert person.tries("health", url).status == 1
+    for url in ("http://", "ftp://127.0.0.1", "http://127.0.0.1:99999", "https://ca.internal:0", "http://["):
+        (sentence,) = person.tries("health", url).sentences
+        assert "is no address of a server" in sentence
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,13 @@ def _ask(url: str | None, settings: Settings) -> list[str]:
 
 def _connection(base: str, own: Settings | None) -> HTTPConnection:
     """To the server at this URL. Our own is reached by its socket, and trusted by the root in its store."""
-    parts = urlsplit(base)
+    try:
+        parts = urlsplit(base)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # for a port that is none, when it is looked at
+        known = False
+    if not known:
+        raise Failure(f"{base} is no address of a server: write one such as https://ca.internal:8555")
     if parts.scheme == "https":
         trust = _own_trust(own) if own else ssl.create_default_context()
         secure = HTTPSConnection(parts.hostname or "", parts.port, timeout=_PATIENCE, context=trust)
@@ -87,9 +93,7 @@ def _connection(base: str, own: Settings | None) -> HTTPConnection:
             plain = socket.create_connection((parts.hostname, parts.port), _PATIENCE)
             secure.sock = trust.wrap_socket(plain, server_hostname=tls_names(own)[0])
         return secure
-    if parts.scheme != "http" or not parts.hostname:
-        raise Failure(f"{base} is no address of a server: write one such as https://ca.internal:8555")
-    connection = HTTPConnection(parts.hostname, parts.port, timeout=_PATIENCE)
+    connection = HTTPConnection(parts.hostname or "", parts.port, timeout=_PATIENCE)
     if own and own.uds:
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(_PATIENCE)
