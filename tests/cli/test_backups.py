@@ -231,6 +231,8 @@ def test_a_person_is_asked_for_the_password_and_sees_how_far_it_is(keeper: Perso
 def test_places_where_nothing_can_be_written_or_read(keeper: Person) -> None:
     told = keeper.tries("backup", "nowhere/backup", "--backup-password-file", "password").sentences
     assert told == ["nowhere/backup cannot be written: No such file or directory; choose another place"]
+    told = keeper.tries("backup", "a" * 300, "--backup-password-file", "password").sentences
+    assert told == [f"{'a' * 300} cannot be written: File name too long; choose another place"]
     told = keeper.tries("restore", "nothing", "--backup-password-file", "password").sentences
     assert told == ["the backup nothing cannot be read: No such file or directory"]
     saved(keeper)
@@ -238,6 +240,14 @@ def test_places_where_nothing_can_be_written_or_read(keeper: Person) -> None:
     assert "ends with this command" in memory.tries("restore", "backup").sentences[0]
     assert "ends with the process" in memory.tries("backup", "other").sentences[0]
     assert "there is nothing at" in Person(keeper.folder, "sqlite:///none.db").tries("check").sentences[0]
+
+
+def test_nothing_is_no_backup(keeper: Person, target: str) -> None:
+    open_store(target).close()
+    refused = Person(keeper.folder, target).tries("backup", "backup", "--backup-password-file", "password")
+    assert refused.status == 1
+    assert refused.sentences[0].startswith("there is nothing in ")
+    assert [path.name for path in keeper.folder.iterdir() if "backup" in path.name] == []
 
 
 def test_a_restore_that_is_killed_leaves_nothing_and_can_be_done_again(keeper: Person, target: str) -> None:

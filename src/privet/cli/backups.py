@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
@@ -51,24 +51,26 @@ def backup(
     ```
     """
     settings = read_settings(context.params, os.environ).checked()
-    if file.exists() and not force:
-        raise Failure(f"{file} exists: choose another name, or replace it with --force")
+    with _of_the_copy(file):
+        if file.exists() and not force:
+            raise Failure(f"{file} exists: choose another name, or replace it with --force")
     now = datetime.now(UTC)
     with open_settings_store(settings.store, existing=True) as opened:
         password = _password(settings, new=True)
         tally = Tally()
-        with _new_file(file) as path:
-            with path.open("r+b") as writing:
-                write_backup(writing, _shown("copied", opened.records()), password, now, tally)
-                writing.flush()
-                os.fsync(writing.fileno())
-            with path.open("rb") as reading:
-                copy = Backup(reading, password)
-                for _ in _shown("compared", copy.records()):
-                    pass
+        with _new_file(file) as writing:
+            write_backup(writing, _shown("copied", opened.records()), password, now, tally)
+            if not tally.records:
+                raise Failure(f"there is nothing in {without_password(settings.store)}: --store says which one to copy")
+            writing.flush()
+            os.fsync(writing.fileno())
+            size = writing.tell()
+            writing.seek(0)
+            copy = Backup(writing, password)
+            for _ in _shown("compared", copy.records()):
+                pass
             if copy.tally != tally:
                 raise Failure(f"{file} is not what was written to it: look at that disk, and choose another place")
-            size = path.stat().st_size
     document = {"file": str(file), "store": store_place(settings.store), "taken": to_text(now), "bytes": size}
     _print(document, tally, json)
 
@@ -191,19 +193,26 @@ def _password(settings: Settings, *, new: bool) -> bytes:
 
 
 @contextlib.contextmanager
-def _new_file(file: Path) -> Iterator[Path]:
+def _new_file(file: Path) -> Iterator[BinaryIO]:
     """A file beside this one, which takes its name at the end, or is gone. Raises `Failure`."""
-    try:
+    with _of_the_copy(file):
         descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # 0600
-        os.close(descriptor)
         path = Path(name)
         try:
-            yield path
+            # Never by its name: the folder may be somebody else's, who could put a link there.
+            with os.fdopen(descriptor, "w+b") as writing:
+                yield writing
             path.replace(file)
             sync_folder(file.parent)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
+
+
+@contextlib.contextmanager
+def _of_the_copy(file: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         raise Failure(f"{file} cannot be written: {error.strerror}; choose another place") from None
 
