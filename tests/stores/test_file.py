@@ -124,6 +124,9 @@ class TestLayout:
     def test_the_name_of_the_body_is_taken(self, file: FileStore) -> None:
         with pytest.raises(StoreError, match=r"meta\.json"):
             file.commit(BUNDLE._replace(files={"meta.json": b"{}"}))
+        with pytest.raises(StoreError, match=r"meta\.json"):
+            file.fill([BUNDLE._replace(version=1, files={"meta.json": b"{}"})])
+        assert list(file.records()) == []
         assert file.get("certs", "web.internal") is None
 
     def test_the_tilde_is_the_home_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,7 @@ class FileStore(Together):
         def changes() -> Iterator[Change]:
             picture = Picture()
             for record in map(picture.add, records):
+                _check_names(record)
                 touched.add((record.kind, record.id))
                 yield {"put": [_to_json(self._write_files(record) if record.files else record)]}
 
@@ -139,8 +140,8 @@ class FileStore(Together):
         changes = []
         for batch in batches:
             try:
-                if any(_BODY in record.files for record in batch.records):
-                    raise StoreError(f"no file of a record can be called {_BODY}, which is what its body is called")
+                for record in batch.records:
+                    _check_names(record)
                 records = self._picture.advance(batch.records, batch.unchanged)
             except (Conflict, StoreError) as error:
                 outcomes.append(error)
@@ -334,6 +335,12 @@ def _safe(text: str) -> str:
     if len(name) > 200:
         name = f"{name[:150]}~{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
     return name
+
+
+def _check_names(record: Record) -> None:
+    """Raises `StoreError`."""
+    if _BODY in record.files:
+        raise StoreError(f"no file of a record can be called {_BODY}, which is what its body is called")
 
 
 def _to_json(record: Record) -> Change:
