@@ -158,6 +158,14 @@ class TestUniqueNames:
             store.commit(Record("account", "1", unique=("key",)), Record("account", "2", unique=("key",)))
         assert store.find("account") == []
 
+    def test_a_name_that_a_record_says_twice_is_its_name(self, store: Store) -> None:
+        store.commit(Record("order", "1", unique=("key", "key"), index=("all", "all")))
+        store.commit(Record("order", "1", b"", 1, unique=("key", "key", "other"), index=("all", "all", "all")))
+        for name in ("key", "other", "all"):
+            assert ids(store.find("order", name)) == ["1"]
+        with pytest.raises(Conflict):
+            store.commit(Record("order", "2", unique=("key",)))
+
     def test_a_name_that_was_given_up_is_free(self, store: Store) -> None:
         store.commit(Record("account", "1", unique=("old", "kept")))
         store.commit(Record("account", "1", unique=("new", "kept"), version=1))
@@ -355,7 +363,7 @@ class TestWhole:
         Record("certs", "*.internal", b'{"a":1}', 7, files={"key.pem": b"key"}),
         Record("order", "1", b"{}", 2, index=("account:1", "name:bücher.internal"), expires=NOW),
         Record("order", "1\0", b"odd", 1, unique=("a\0b",)),
-        Record("order", "\ue000", b"", 1),
+        Record("order", "\ue000", b"", 1, unique=("twice", "twice"), index=("again", "again")),
         Record("order", "\U0001f600", b"", 1, unique=("key:1", "key:2")),
     )
 

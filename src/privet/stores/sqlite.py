@@ -309,8 +309,8 @@ class SQLiteStore(Together):
 
     def _name(self, statements: tuple[str, str], records: list[Record]) -> None:
         """Add or remove the names of records: unique ones by the first statement, shared ones by the second."""
-        unique = [(record.kind, record.id, name) for record in records for name in record.unique]
-        index = [(record.kind, record.id, name) for record in records for name in record.index]
+        unique = [(record.kind, record.id, name) for record in records for name in {*record.unique}]
+        index = [(record.kind, record.id, name) for record in records for name in {*record.index}]
         self._execute(statements[0], unique)
         self._execute(statements[1], index)
 

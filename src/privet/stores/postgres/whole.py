@@ -48,7 +48,7 @@ def fill(connection: Connection, records: Iterable[Record]) -> None:
     for some in batched(records, _SOME):
         mark = secrets.randbits(63)
         stored = execute(connection, INSERT, columns([_row(record, mark) for record in some], 8)).fetchall()
-        unique = [_name(record, name) for record in some for name in record.unique]
+        unique = [_name(record, name) for record in some for name in {*record.unique}]
         named = execute(connection, NAME_UNIQUE, columns(unique, 3)).fetchall()
         if len(stored) < len(some) or len(named) < len(unique):
             raise StoreError("two records cannot be there together: they have the same id, or the same unique name")
