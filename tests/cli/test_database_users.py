@@ -65,5 +65,7 @@ def test_what_cannot_be_used_is_said(folder: Path) -> None:
     for pattern in ("/^.*$", "postgresql://%2Fx@h/", "postgresql://u@h/%2Fx"):
         _, (mistake,) = read_database(pattern)
         assert "names that begin with a slash" in mistake
+    _, (mistake,) = read_database("postgresql://u@h/a%0Ahost%20all%20all%20all%20trust")
+    assert "characters that pg_hba.conf cannot have" in mistake
     with pytest.raises(Failure, match=r"there is no CA in .*: say which one it is with --ca-file"):
         database("epoch_user").document(folder / "other", certificate("epoch_user"))

@@ -50,12 +50,12 @@ class Database:
             )
         mapped = common_name != self.user
         rule = (
-            f"hostssl {_quoted(self.name) if self.name else 'all'} {_quoted(self.user)} all cert clientcert=verify-full"
+            f"hostssl {quoted(self.name) if self.name else 'all'} {quoted(self.user)} all cert clientcert=verify-full"
         )
         return {"user": self.user, "dsn": postgresql_dsn(self.url, tls)} | (
             {
                 "pg_hba": f"{rule} map={_MAP}",
-                "pg_ident": f"{_MAP} {_quoted(common_name)} {_quoted(self.user)}",
+                "pg_ident": f"{_MAP} {quoted(common_name)} {quoted(self.user)}",
             }
             if mapped
             else {"pg_hba": rule}
@@ -74,6 +74,8 @@ def read_database(text: str | None) -> tuple[Database | None, list[str]]:
     except ValueError as error:
         return None, [f"--postgres: {error}"]
     database = Database(url, user)
+    if not database.name.isprintable():
+        return None, ["--postgres: the name of the database has characters that pg_hba.conf cannot have"]
     # From PostgreSQL 16 on they mean more than themselves, even between quotes.
     if user.startswith("/") or database.name.startswith("/"):
         return None, [
@@ -99,7 +101,7 @@ def common_name_of(certificate: x509.Certificate) -> str | None:
     return str(found[0].value) if found else None
 
 
-def _quoted(word: str) -> str:
+def quoted(word: str) -> str:
     """A word for pg_hba.conf and pg_ident.conf; in quotes it means nothing but itself."""
     plain = re.fullmatch(r"[A-Za-z_][A-Za-z0-9_.-]*", word)
     keyword = word in ("all", "sameuser", "samerole", "samegroup", "replication")

@@ -238,7 +238,7 @@ def issue(
         mistakes += _about_trust(server, fingerprint, insecure, where)
     if fingerprint is not None and ca_file is not None:
         mistakes.append("--fingerprint and --ca-file both say whom to trust: leave one of them out")
-    if urlsplit(server).scheme == "http" and not insecure:
+    if server.lower().startswith("http:") and not insecure:
         mistakes.append(
             f"{where} is not https, so anybody on the way could answer for the CA: use https with --fingerprint, or "
             "say --insecure on a network you trust"
@@ -268,9 +268,11 @@ def issue(
             mistakes.append(str(failure))
     bits = _read_mode(mode, mistakes)
     roots = os.geteuid() == 0 and (owner or "").partition(":")[0] in ("", "0", "root")
-    if database and bits > 0 and bits & 0o070 and not roots:
+    if database and bits > 0 and bits & ~(0o640 if roots else 0o600):
         mistakes.append(
             "--mode lets a group read the key, and PostgreSQL's clients refuse such a key unless it is root's"
+            if bits & 0o040 and not roots
+            else "--mode lets a group write to the key, and PostgreSQL's clients refuse such a key"
         )
     hook = _read_command("--dns-hook", dns_hook, mistakes)
     reload = _read_command("--reload-command", reload_command, mistakes)
@@ -369,7 +371,7 @@ def renew(
 @node.command()
 def status(folders: Folders, json: options.JSON = False) -> None:
     """Show how it stands with certificates. Exit status 1 says that somebody has to look: one has ended, its renewal
-    has failed and the end is near, or its service was not told of it.
+    has failed and the end is near, or a new one is not in its place or its service was not told of it.
 
     ```
     privet node status /etc/web

@@ -32,6 +32,7 @@ PUBLIC = 0o644
 KEY = "key.pem"
 CA = "ca.pem"
 _AGAIN = 0.2
+_LARGEST_ID = (1 << 32) - 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,4 +309,6 @@ def read_owner(owner: str) -> tuple[int, int]:
             gid = int(group) if group.isdecimal() else grp.getgrnam(group).gr_gid
         except KeyError:
             raise Failure(f"--owner: there is no group {group!r} here") from None
+    if max(uid, gid) > _LARGEST_ID:
+        raise Failure(f"--owner: {max(uid, gid)} is larger than the number of any user or group")
     return uid, gid
