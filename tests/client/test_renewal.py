@@ -496,6 +496,16 @@ class TestByTheAuthorityItself:
             assert keys.check_public_key(keys.from_pem(last.key_pem).public_key()) is KeyType.P384
             assert len(scene.ca.certificates()) - 1 in (7, 8)
 
+    async def test_users_whose_names_differ_in_case_are_others(self) -> None:
+        async with stage() as scene:
+            for user in ("alice", "Alice"):
+                scene.ca.issue(common_name=user, client=True)
+            scene.clock.forward(hours=18)
+            (bundle,) = await manager_of(scene, names=["Alice"]).sweep()
+            assert bundle.common_name == "Alice"
+            both = await manager_of(scene, names=["Alice", "alice"]).sweep()
+            assert [each.common_name for each in both] == ["alice"], "the other one was renewed just now"
+
     @pytest.mark.parametrize("rotate_key", [True, False])
     async def test_the_user_of_a_database_stays_its_user(self, rotate_key: bool) -> None:
         async with stage() as scene:

@@ -136,8 +136,7 @@ class RenewalManager:
         if store is not None and store is not self._renewer.store:
             raise ValueError("what is renewed goes where the client or the ca keeps it; leave store out")
         self._store = AsyncStore(self._renewer.store)
-        # As they are spelled where they are identifiers, and as they were given for other common names.
-        self._names = None if names is None else {_spelled(name): name for name in names}
+        self._names = None if names is None else tuple(dict.fromkeys(names))
         self._interval = timedelta(hours=min(interval_hours, 24 * 365))
         self._schedule = Schedule(fraction if renewal_threshold is None else renewal_threshold, days_before_expiry)
         self._on_renewed = on_renewed
@@ -222,10 +221,10 @@ class RenewalManager:
                 return None
 
     async def _current(self, domain: str) -> CertBundle:
+        # As it is written first: the client "Alice" is another than "alice", and a name in DNS is the same.
         record = await self._store.get(BUNDLE, domain)
-        given = (self._names or {}).get(domain, domain)
-        if record is None and given != domain:
-            record = await self._store.get(BUNDLE, given)
+        if record is None and (spelled := _spelled(domain)) != domain:
+            record = await self._store.get(BUNDLE, spelled)
         if record is None:
             raise ClientError(f"there is no certificate for {domain} in the store; issue it first")
         bundle = whole(record)
