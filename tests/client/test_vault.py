@@ -1,5 +1,6 @@
 """`VaultClient` against the real API, and against servers that answer whatever they like."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -244,6 +245,16 @@ async def test_plain_http_and_two_trusts_are_refused(scene: Scene) -> None:
         VaultClient("https://ca.internal", "database", "token", ca_bundle="x", ca_fingerprint="y")
     with pytest.raises(ValueError, match="an empty password"):
         VaultClient("https://ca.internal", "database", "token", key_password=b"")
+
+
+async def test_a_server_that_does_not_answer_is_a_sentence(scene: Scene) -> None:
+    async def answers_never(_: Request) -> Response:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    async with client_of(scene, transport=server(answers_never), timeout=0.05) as client:
+        with pytest.raises(ClientError, match="/ cannot be asked: TimeoutError"):
+            await client.issue(common_name="epoch_user")
 
 
 async def test_a_server_that_is_down_is_a_sentence(scene: Scene) -> None:

@@ -80,7 +80,7 @@ class RFC2136:
             reply = await dns.asyncquery.tcp(update, self._host, timeout=self._timeout, port=self._port)
         except (dns.exception.DNSException, OSError, EOFError) as error:
             raise ClientError(
-                f"{self._host} did not take the update of {name}: {error or type(error).__name__}"
+                f"{self._host} did not take the update of {name}: {str(error) or type(error).__name__}"
             ) from None
         if reply.rcode() != dns.rcode.NOERROR:
             raise ClientError(f"{self._host} refused the update of {name}: {dns.rcode.to_text(reply.rcode())}")

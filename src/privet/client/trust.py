@@ -94,7 +94,7 @@ async def fetch_roots(
             f"the root cannot be fetched from {url}: that took longer than {patience:g} seconds"
         ) from None
     except (httpx.HTTPError, httpx.StreamError, ValueError, OSError) as error:
-        raise ClientError(f"the root cannot be fetched from {url}: {error}") from None
+        raise ClientError(f"the root cannot be fetched from {url}: {str(error) or type(error).__name__}") from None
     try:
         return x509.load_pem_x509_certificates(bytes(body))
     except ValueError:

@@ -210,7 +210,7 @@ class VaultClient:
                     if len(body) > _ANSWER_MAX:
                         raise ClientError(f"what {self.url} answers is too long for a certificate")
         except (httpx.HTTPError, httpx.StreamError, ValueError, OSError) as error:
-            raise ClientError(f"{self.url} cannot be asked: {error or type(error).__name__}") from None
+            raise ClientError(f"{self.url} cannot be asked: {str(error) or type(error).__name__}") from None
         try:
             document = json.loads(body)
         except (ValueError, RecursionError):
