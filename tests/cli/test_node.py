@@ -383,6 +383,29 @@ def test_a_key_that_was_opened_to_others_or_is_a_link_is_put_right(node: Person,
     key.mkdir()
     refused = node.tries("node", "renew", "web")
     assert refused.sentences == [f"{key} cannot be replaced: Is a directory"]
+    told = node.tries("node", "status", "web")
+    assert (told.status, told.sentences) == (
+        1,
+        [f"the certificate in {node.folder}/web is new, but {refused.sentences[0]}"],
+    )
+    key.rmdir()
+    node.does("node", "renew", "web")
+    node.does("node", "status", "web")
+
+
+def test_a_certificate_of_another_ca_at_the_same_place_is_not_kept(ca: Person, node: Person) -> None:
+    options = ("--auto-approve", "--tls", "--port", str(free_port()))
+    kept = []
+    for more in ((), ("--name", "anew")):
+        with ca.serves(*options, *more) as serving:
+            root = ca.does("root", *more, "--json").json["fingerprint"]
+            asked = ("--directory", serving.directory, "--fingerprint", root, "--out", "web", "--keep")
+            for _ in range(2):
+                node.does("node", "issue", "web.internal", *asked)
+                kept.append(certificate(node.folder / "web/cert.pem").serial_number)
+        trust = certificate(node.folder / "web/ca.pem")
+        certificate(node.folder / "web/cert.pem").verify_directly_issued_by(trust)
+    assert kept[0] == kept[1] != kept[2] == kept[3]
 
 
 def test_a_folder_may_be_a_link(node: Person, serving: Serving) -> None:
@@ -477,6 +500,8 @@ HTTPS = ("--directory", "https://127.0.0.1:1/directory", "--out", "web")
         (["a.internal", *HTTPS, "--mode", "rw"], "--mode has to be a mode that keeps others out, such as 0600 or 0640"),
         (["a.internal", *HTTPS, "--owner", "no-such-user"], "--owner: there is no user 'no-such-user' here"),
         (["a.internal", *HTTPS, "--owner", "0:no-such"], "--owner: there is no group 'no-such' here"),
+        (["a.internal", *HTTPS, "--owner", "4294967295"], "--owner: 4294967295 is larger than the number of any user"),
+        (["a.internal", *HTTPS, "--owner", "0:99999999999"], "--owner: 99999999999 is larger than the number of any"),
         (["a.internal", *HTTPS, "--owner", "root:"], "--owner has to be USER, USER:GROUP or :GROUP, not 'root:'"),
         (["a.internal", *HTTPS, "--reload-command", "nope x"], "--reload-command: there is no program 'nope' here"),
         (["a.internal", *HTTPS, "--reload-command", "'"], "--reload-command cannot be read: "),
@@ -491,6 +516,7 @@ HTTPS = ("--directory", "https://127.0.0.1:1/directory", "--out", "web")
         (["a.internal", *HTTPS, "--days-before-expiry", "0"], "--renewal-threshold or --days-before-expiry: a certif"),
         (["a.internal", *HTTPS, "--insecure"], "--insecure is for plain http, and --directory is https: leave it out"),
         (["a.internal", "--directory", "ca.internal", "--out", "web"], "--directory has to be a URL such as https://"),
+        (["a.internal", "--directory", "https://[::1", "--out", "web"], "--directory has to be a URL such as https://"),
     ],
 )
 def test_mistakes_are_a_sentence_each_and_nothing_is_made(node: Person, options: list[str], sentence: str) -> None:
@@ -565,6 +591,7 @@ BY_TOKEN = (*VAULT, "--role", "database", "--token-file", "token")
         ),
         (("--postgres", "postgresql://db.internal/", *BY_TOKEN), "--postgres: it is not the URL of a user's database"),
         (("--postgres", "a", *BY_TOKEN, "--mode", "0640", "--owner", "nobody"), "--mode lets a group read the key"),
+        (("--postgres", "a", *BY_TOKEN, "--mode", "0660"), "--mode lets a group "),
         (("--postgres", "a", *BY_TOKEN, "--password-file", "empty"), "the password file empty is empty"),
     ],
 )

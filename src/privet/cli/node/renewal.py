@@ -34,10 +34,11 @@ from privet.client.renewal import RenewalManager
 from privet.client.tlsalpn01 import TLSALPN01Handler
 from privet.client.trust import fetch_root, fetch_roots
 from privet.client.vault import VaultClient
+from privet.stores import StoreError
 
 log = logging.getLogger("privet.node")
 
-_AS_BEFORE = ("directory", "key_type", "profile", "role", "password_file", "traditional")
+_AS_BEFORE = ("directory", "fingerprint", "ca_file", "key_type", "profile", "role", "password_file", "traditional")
 _LOOK = 60.0
 _RELOAD = 120.0
 
@@ -176,14 +177,19 @@ async def put_in_place(folder: Folder, settings: NodeSettings) -> None:
 
 async def _put_in_place(folder: Folder, settings: NodeSettings) -> None:
     bundle = folder.bundle(settings)
-    files = files_of(folder, settings, bundle)
     wanted = {"serial": f"{bundle.serial:x}", "owner": settings.owner, "mode": settings.mode}
     live = folder.remembered("live")
     complaint = live.pop("complaint", None)
-    if live != wanted or not folder.holds(files, settings):
-        await asyncio.to_thread(folder.swap, files, settings)
-    elif complaint is None:
-        return
+    try:
+        files = files_of(folder, settings, bundle)
+        if live != wanted or not folder.holds(files, settings):
+            await asyncio.to_thread(folder.swap, files, settings)
+        elif complaint is None:
+            return
+    except Failure as failure:
+        with contextlib.suppress(StoreError):  # a disk may be full
+            folder.remember("live", live | {"complaint": str(failure)})
+        raise
     complaint = await _reload(settings.reload_command) if settings.reload_command else None
     folder.remember("live", wanted | ({"complaint": complaint} if complaint else {}))
     if complaint is not None:
@@ -282,8 +288,8 @@ async def _keep(folder: Folder) -> None:
                 news.clear()
                 # The manager renews; whatever goes wrong here is tried again, a minute from now.
                 try:
-                    await put_in_place(folder, folder.settings())
                     _remember(folder, manager)
+                    await put_in_place(folder, folder.settings())
                 except Exception as error:
                     log.warning("%s", error if isinstance(error, Failure) else repr(error))
                 with contextlib.suppress(TimeoutError):
