@@ -172,6 +172,9 @@ def test_permissions_of_the_key(person: Person, files: Path) -> None:
     (files / "node.key").chmod(0o644)
     assert causes(person, *FILES) == ["key-permissions"]
     assert "chmod 600 node.key" in says(person, *FILES)
+    for mode, of_root in ((0o640, []), (0o660, ["key-permissions"])):  # as libpq has it
+        (files / "node.key").chmod(mode)
+        assert causes(person, *FILES) == (of_root if os.geteuid() == 0 else ["key-permissions"])
 
 
 def test_a_key_that_may_not_be_read(ca: Authority) -> None:

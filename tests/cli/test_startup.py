@@ -39,6 +39,7 @@ def test_a_refusal_says_why_before_a_yes_and_behind_it() -> None:
     for words in (ERROR, YES + ERROR):
         assert answered(words)[0] == Answer(refusal="no such user", code="28000")
     assert answered(message(b"E", b"\0"))[0].refusal == "it does not say why"
+    assert answered(message(b"E", b"Cx\0RClientAuthentication\0\0"))[0].routine == "ClientAuthentication"
 
 
 def test_who_wants_something_else_is_not_given_it() -> None:

@@ -20,7 +20,11 @@ from privet import CertificateAuthority, FileStore, TLSConfig, postgresql_dsn
 
 pytestmark = pytest.mark.interop
 
-RULES = "hostssl all asked_user all scram-sha-256\nhostssl all all all cert clientcert=verify-full"
+RULES = """
+hostssl all asked_user all scram-sha-256
+hostssl all turned_away all reject
+hostssl all all all cert clientcert=verify-full
+"""
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +186,7 @@ def _attempt(dsn: str) -> str:
     return ""
 
 
-def causes(person: Person, *arguments: str) -> dict[str, str]:
+def causes(person: Person, *arguments: str | Path) -> dict[str, str]:
     """What `privet doctor` finds: causes, and what it says of them."""
     findings = person.tries("doctor", *arguments, "--json").json["findings"]
     return {finding["cause"]: finding["says"] for finding in findings}
@@ -196,6 +200,12 @@ def test_the_doctor_says_why(ca: Person, postgresql: PostgreSQL, tmp_path: Path)
     mismatch = causes(ca, dsn.replace("epoch_user@", "other_user@"))
     assert list(mismatch) == ["user-mismatch"]
     assert "the common name of" in mismatch["user-mismatch"]
+    away = causes(ca, dsn.replace("epoch_user@", "turned_away@"))
+    assert list(away) == ["login-refused"], "it does not come to comparing the names"
+    ca.does("issue", "10.0.0.7", "--out", tmp_path / "nameless")
+    files = [tmp_path / "nameless" / name for name in ("fullchain.pem", "key.pem")]
+    nameless = causes(ca, url(postgresql), "--cert", files[0], "--key", files[1], "--ca", tmp_path / "client/ca.pem")
+    assert "nameless/fullchain.pem has no common name, and PostgreSQL looks at" in nameless["user-mismatch"]
     missing = causes(ca, url(postgresql))["client-certificate-missing"]
     assert "requires a valid client certificate" in missing
     who = f"epoch_user at localhost:{postgresql.port}"

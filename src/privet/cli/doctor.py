@@ -23,7 +23,7 @@ from privet.cli import diagnosis, options
 from privet.cli.contents import Item, Kind, certificates_of, contents_of, described
 from privet.cli.diagnosis import Finding, Shown
 from privet.cli.failures import Mistakes
-from privet.cli.postgresql import common_name_of
+from privet.cli.postgresql import common_name_of, quoted
 from privet.cli.printing import print_json, printable
 from privet.cli.startup import Answer, log_in, offers_tls
 from privet.cli.stores import read_bounded, read_password
@@ -31,6 +31,8 @@ from privet.mtls.postgresql import SCHEMES
 
 _FILES = ("sslcert", "sslkey", "sslrootcert")
 _INVALID_AUTHORIZATION = "28000"
+_NO_LINE = "ClientAuthentication"
+"""The routine of PostgreSQL that refuses whom no line of pg_hba.conf lets in, before names are compared."""
 _PATIENCE = 10.0
 _WAIT_FOR_ALERT = 0.5
 _NEARBY = 200
@@ -232,7 +234,7 @@ def _permissions(path: Path) -> Iterator[Finding]:
         return
     mode = stat.S_IMODE(status.st_mode)
     # As libpq has it: a key of root's may be for a group as well.
-    allowed = 0o640 if status.st_uid == 0 and os.geteuid() != 0 else 0o600
+    allowed = 0o640 if status.st_uid == 0 else 0o600
     if mode & ~allowed & 0o077:
         yield Finding(
             "key-permissions",
@@ -362,12 +364,18 @@ def _about_login(answer: Answer, address: Address, own: Shown | None) -> Iterato
         yield Finding("login-refused", says, "the server's log says more")
     elif own is None:
         yield Finding("client-certificate-missing", says, "show one with --cert and --key, or sslcert and sslkey")
-    elif common_name != address.user:
+    elif common_name is None:
+        yield Finding(
+            "user-mismatch",
+            f"{says}; {own.where} has no common name, and PostgreSQL looks at nothing else",
+            f"have a certificate issued for {printable(address.user)}",
+        )
+    elif common_name != address.user and answer.routine != _NO_LINE:
         yield Finding(
             "user-mismatch",
             f"{says}; the common name of {own.where} is {common_name!a}",
             f"have a certificate issued for {printable(address.user)}, or map the name: map=privet in pg_hba.conf, and "
-            f"`privet {common_name} {printable(address.user)}` in pg_ident.conf",
+            f"`privet {quoted(common_name)} {quoted(address.user)}` in pg_ident.conf",
         )
     else:
         yield Finding(

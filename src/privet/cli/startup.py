@@ -16,10 +16,12 @@ _MOST = 64 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Whether a user is let in, is asked for something else such as a password, or is refused, and why."""
+    """Whether a user is let in, is asked for something else such as a password, or is refused, and why. `routine` is
+    the part of the server that refuses, which has the same name in every language."""
 
     refusal: str | None = None
     code: str | None = None
+    routine: str | None = None
     asks: bool = False
 
 
@@ -47,7 +49,7 @@ def log_in(connection: socket.socket, user: str, database: str) -> Answer:
         match kind:
             case b"E":  # ErrorResponse: before a yes, or behind it, as for a database that is not there
                 fields = {chr(part[0]): part[1:].decode(errors="replace") for part in message.split(b"\0") if part}
-                return Answer(refusal=fields.get("M", "it does not say why"), code=fields.get("C"))
+                return Answer(fields.get("M", "it does not say why"), fields.get("C"), fields.get("R"))
             case b"R" if message[:4] != bytes(4):  # Authentication, by something else than what it has seen
                 return Answer(asks=True)
             case b"Z":  # ReadyForQuery
