@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import pty
+import signal
 import sqlite3
 import stat
 from collections.abc import Callable
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.cli.command import PRIVET, Person, environment
+from tests.cli.command import DATABASE, PRIVET, Person, environment
 from tests.interop.postgresql import PostgreSQL
 from tests.interop.programs import Program
 from tests.wire import Wire, problem_of, sign
@@ -240,6 +241,17 @@ def test_places_where_nothing_can_be_written_or_read(keeper: Person) -> None:
     assert "ends with this command" in memory.tries("restore", "backup").sentences[0]
     assert "ends with the process" in memory.tries("backup", "other").sentences[0]
     assert "there is nothing at" in Person(keeper.folder, "sqlite:///none.db").tries("check").sentences[0]
+
+
+def test_a_backup_that_is_ended_leaves_no_file(keeper: Person) -> None:
+    command = (*PRIVET, "backup", "backup", "--backup-password-file", "password")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        with Program(*command, cwd=keeper.folder, env=environment(keeper.folder, {"PRIVET_STORE": DATABASE})) as ended:
+            while not list(keeper.folder.glob(".backup.*")):
+                assert ended.process.poll() is None
+            ended.process.send_signal(number)
+            assert ended.process.wait(60) == 128 + number
+        assert [path.name for path in keeper.folder.iterdir() if "backup" in path.name] == []
 
 
 def test_nothing_is_no_backup(keeper: Person, target: str) -> None:

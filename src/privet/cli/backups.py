@@ -6,8 +6,9 @@ could be taken for a copy.
 
 import contextlib
 import os
+import secrets
+import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -195,12 +196,14 @@ def _password(settings: Settings, *, new: bool) -> bytes:
 @contextlib.contextmanager
 def _new_file(file: Path) -> Iterator[BinaryIO]:
     """A file beside this one, which takes its name at the end, or is gone. Raises `Failure`."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_DFL:  # and not nohup
+            signal.signal(number, lambda number, frame: sys.exit(128 + number))
     with _of_the_copy(file):
-        descriptor, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)  # 0600
-        path = Path(name)
+        path = file.parent / f".{file.name}.{secrets.token_hex(8)}"
         try:
-            # Never by its name: the folder may be somebody else's, who could put a link there.
-            with os.fdopen(descriptor, "w+b") as writing:
+            # Opened once, and new: the folder may be somebody else's, who could put a link there.
+            with open(path, "x+b", opener=lambda name, flags: os.open(name, flags, 0o600)) as writing:
                 yield writing
             path.replace(file)
             sync_folder(file.parent)
