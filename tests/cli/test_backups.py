@@ -156,6 +156,10 @@ def test_a_backup_is_not_written_over(keeper: Person) -> None:
     assert (keeper.folder / "backup").read_bytes() == first
     keeper.does("backup", "backup", "--backup-password-file", "password", "--force")
     assert (keeper.folder / "backup").read_bytes() != first
+    os.mkfifo(keeper.folder / "pipe")
+    refused = keeper.tries("backup", "pipe", "--backup-password-file", "password", "--force")
+    assert refused.sentences == ["pipe is no file that a backup could replace: choose another name"]
+    assert (keeper.folder / "pipe").is_fifo()
 
 
 FOREIGN = "not encrypted in the way backups of privet are, with a password alone"

@@ -55,6 +55,8 @@ def backup(
     with _of_the_copy(file):
         if file.exists() and not force:
             raise Failure(f"{file} exists: choose another name, or replace it with --force")
+        if file.exists() and not file.is_file():
+            raise Failure(f"{file} is no file that a backup could replace: choose another name")
     now = datetime.now(UTC)
     with open_settings_store(settings.store, existing=True) as opened:
         password = _password(settings, new=True)
