@@ -200,6 +200,8 @@ def test_passwords(keeper: Person) -> None:
     assert not (keeper.folder / "other.db").exists()
     password_file(keeper, "short", "1234567\n")
     assert "too short" in keeper.tries("backup", "other", "--backup-password-file", "short").sentences[0]
+    password_file(keeper, "lines", "correct horse\nbattery staple\n")
+    assert "more than one line" in keeper.tries("backup", "other", "--backup-password-file", "lines").sentences[0]
     assert "cannot be read" in keeper.tries("backup", "other", "--backup-password-file", "none").sentences[0]
     assert "is missing" in keeper.tries("backup", "other").sentences[0]
     assert not (keeper.folder / "other").exists()

@@ -187,6 +187,11 @@ def _password(settings: Settings, *, new: bool) -> bytes:
         password = typed.encode()
     else:
         raise Failure("the password of the backup is missing: say with --backup-password-file which file has it")
+    if new and b"\n" in password:
+        raise Failure(
+            "the password has more than one line, which nobody could type who opens the backup with another program: "
+            "leave one of them in its file"
+        )
     if new and len(password) < _SHORTEST_PASSWORD:
         raise Failure(
             f"the password is too short: take one of {_SHORTEST_PASSWORD} characters at least, since whoever has the "
