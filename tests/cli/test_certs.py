@@ -284,6 +284,17 @@ def test_info_says_what_is_nothing_of_the_kind(content: bytes, words: str, perso
     assert words in done.sentences[0]
 
 
+@pytest.mark.parametrize("command", [("cert", "create-ca", "--out", "certs"), ("issue", "a.internal", "--out", "web")])
+def test_a_password_that_openssl_cannot_read_is_said_beforehand(person: Person, command: tuple[str, ...]) -> None:
+    """Such as a file of something else."""
+    (person.folder / "long").write_text("x" * 1024)
+    refused = person.tries(*command, "--password-file", "long")
+    assert refused.sentences == ["the password file long has 1024 octets, and a password has 1023 at most"]
+    (person.folder / "long").write_text("x" * 1023 + "\n")
+    done = person.does("cert", "create-ca", "--out", "certs", "--password-file", "long")
+    assert done.sentences == []
+
+
 @pytest.mark.parametrize("label", ["CERTIFICATE", "CERTIFICATE REQUEST", "X509 CRL", "PUBLIC KEY", "PRIVATE KEY"])
 def test_what_is_damaged_is_still_named(label: str) -> None:
     (item,) = contents_of(f"-----BEGIN {label}-----\nAAAA\n-----END {label}-----\n".encode())

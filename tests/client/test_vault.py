@@ -245,6 +245,8 @@ async def test_plain_http_and_two_trusts_are_refused(scene: Scene) -> None:
         VaultClient("https://ca.internal", "database", "token", ca_bundle="x", ca_fingerprint="y")
     with pytest.raises(ValueError, match="an empty password"):
         VaultClient("https://ca.internal", "database", "token", key_password=b"")
+    with pytest.raises(ValueError, match="has 1023 octets at most"):
+        VaultClient("https://ca.internal", "database", "token", key_password=b"x" * 1024)
 
 
 async def test_a_server_that_does_not_answer_is_a_sentence(scene: Scene) -> None:

@@ -23,6 +23,9 @@ from cryptography.hazmat.primitives.serialization import (
 
 from privet.acme.ed25519 import is_sound
 
+LONGEST_PASSWORD = 1023
+"""Of a key, in octets: OpenSSL, and with it cryptography, reads no longer one."""
+
 PublicKey = CertificatePublicKeyTypes
 
 PrivateKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey

@@ -28,7 +28,7 @@ from privet.stores import Conflict, Record, StoreError, without_password
 from privet.stores.backup import Backup, Tally, write_backup
 from privet.stores.disk import sync_folder
 
-_SHORTEST_PASSWORD = 8
+_SHORTEST_PASSWORD, _LONGEST_PASSWORD = 8, 1 << 16
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The backup.")]
 
@@ -180,7 +180,7 @@ def _read(file: Path, copy: Backup) -> Iterator[Record]:
 def _password(settings: Settings, *, new: bool) -> bytes:
     """Raises `Failure`."""
     if settings.backup_password_file is not None:
-        password = read_password(settings.backup_password_file)
+        password = read_password(settings.backup_password_file, longest=_LONGEST_PASSWORD)
         warn_if_open(settings.backup_password_file, "password file")
     elif sys.stdin.isatty():
         typed: str = typer.prompt("Password of the backup", hide_input=True, confirmation_prompt=new, err=True)

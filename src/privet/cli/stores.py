@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
-from privet.ca import AuthorityError, CertificateAuthority, KeyType, NameConstraints
+from privet.ca import AuthorityError, CertificateAuthority, KeyType, NameConstraints, keys
 from privet.cli.failures import Failure, Mistakes
 from privet.cli.settings import Settings
 from privet.stores import OpenStore, Store, StoreError, open_store, without_password
@@ -101,10 +101,13 @@ def read_bounded(path: Path) -> bytes:
     return content
 
 
-def read_password(path: Path) -> bytes:
+def read_password(path: Path, *, longest: int = keys.LONGEST_PASSWORD) -> bytes:
+    """Raises `Failure`."""
     password = read_file(path, "the password file ").rstrip(b"\r\n")
     if not password:
         raise Failure(f"the password file {path} is empty: write the password into its first line")
+    if len(password) > longest:
+        raise Failure(f"the password file {path} has {len(password)} octets, and a password has {longest} at most")
     return password
 
 

@@ -12,7 +12,7 @@ from privet.client.errors import ClientError
 
 @dataclass(frozen=True, slots=True)
 class KeyForm:
-    """Raises `ValueError` for a password that is empty."""
+    """Raises `ValueError` for a password that is empty, or longer than OpenSSL reads."""
 
     password: bytes | None = field(default=None, repr=False)
     traditional: bool = False
@@ -20,6 +20,8 @@ class KeyForm:
     def __post_init__(self) -> None:
         if self.password is not None and not self.password:
             raise ValueError("an empty password would encrypt nothing; leave it out if that is meant")
+        if self.password is not None and len(self.password) > keys.LONGEST_PASSWORD:
+            raise ValueError(f"the password of a key has {keys.LONGEST_PASSWORD} octets at most")
 
     def to_pem(self, key: PrivateKey) -> bytes:
         return keys.to_pem(key, self.password, traditional=self.traditional)
