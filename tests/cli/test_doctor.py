@@ -293,7 +293,8 @@ def one_way(node: Node) -> ssl.SSLContext:
 
 def test_a_server_that_is_well(person: Person, files: Path, ca: Authority) -> None:
     with serving(one_way(ca.node())) as address:
-        assert causes(person, address, "--ca", "ca.pem") == []
+        for spelled in (address, f"https://{address}", f"https://{address}/directory?x"):
+            assert causes(person, spelled, "--ca", "ca.pem") == []
         assert causes(person, address, "--ca", "ca.pem", "--name", "localhost") == []
         assert causes(person, address, "--ca", "ca.pem", "--name", "other.internal") == ["hostname-mismatch"]
         (files / "other.pem").write_bytes(Authority("Other CA").pem)
@@ -328,6 +329,10 @@ def test_a_server_that_wants_a_certificate(version: ssl.TLSVersion, person: Pers
 
 
 def test_no_server_and_no_tls(person: Person) -> None:
+    for spelled in ("https://[::1", "https:///directory", "https://localhost:port"):
+        assert person.tries("doctor", spelled).sentences == [
+            f"{spelled} does not say where it is: https://HOST:PORT does"
+        ]
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
     assert causes(person, f"127.0.0.1:{port}") == ["unreachable"]

@@ -56,7 +56,7 @@ def doctor(
         str | None,
         typer.Argument(
             metavar="[HOST:PORT|URL]",
-            help="A server to connect to, and to look at; a PostgreSQL by postgresql://USER@HOST:PORT/DATABASE.",
+            help="A server to connect to, and to look at: HOST:PORT, https://HOST, postgresql://USER@HOST/DATABASE.",
         ),
     ] = None,
     cert: Annotated[
@@ -397,10 +397,23 @@ def _chain(tls: ssl.SSLSocket) -> list[x509.Certificate]:
 def _address(text: str) -> Address:
     if text.partition("://")[0] in SCHEMES:
         return _postgresql(text)
-    host, _, port = text.removeprefix("https://").rstrip("/").rpartition(":")
+    if text.startswith("https://"):
+        return _https(text)
+    host, _, port = text.rstrip("/").rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
         raise Mistakes([f"{text} is no HOST:PORT: such as node-1.internal:8443, or [::1]:8443"])
     return Address(host.removeprefix("[").removesuffix("]"), int(port))
+
+
+def _https(text: str) -> Address:
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port or 443
+    except ValueError:
+        host = None
+    if not host:
+        raise Mistakes([f"{text} does not say where it is: https://HOST:PORT does"])
+    return Address(host, port)
 
 
 def _check_host(name: str | None) -> None:
