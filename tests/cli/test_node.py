@@ -474,6 +474,14 @@ def test_somebody_else_s_state_is_not_believed(node: Person, serving: Serving, t
     ]
 
 
+def test_what_was_begun_and_not_got_is_said_once(node: Person) -> None:
+    node.tries("node", "issue", "a.internal", *HTTPS)
+    for command in ("renew", "status"):
+        refused = node.tries("node", command, "web")
+        said = f"`privet node issue` has not got a certificate into {node.folder}/web yet: run it again"
+        assert (refused.status, refused.sentences) == (1, [said])
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives folders away")
 @pytest.mark.parametrize(("owner", "bits"), [(65534, 0o755), (0, 0o777), (0, 0o775)])
 def test_a_folder_that_others_may_change_is_none_for_root(

@@ -413,7 +413,7 @@ def _warn_in_sentences() -> None:
 def _raise(failures: list[Failure]) -> None:
     """All of them, with the exit status of the worst: a service that was not told is not as bad as no certificate."""
     if failures:
-        together = Failure("\n".join(map(str, failures)))
+        together = Failure("\n".join(dict.fromkeys(map(str, failures))))
         together.status = min(failure.status for failure in failures)
         raise together
 
