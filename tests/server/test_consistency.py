@@ -63,7 +63,13 @@ def test_names_of_all_kinds(ca: CertificateAuthority, name: str) -> None:
 
 def test_a_client_with_a_common_name_alone(ca: CertificateAuthority) -> None:
     key = keys.generate(KeyType.P256).public_key()
-    assert told(ca, ca.sign(ca.prepare(key, [], common_name="epoch_user", profile=CLIENT))) == []
+    certificate = ca.sign(ca.prepare(key, [], common_name="epoch_user", profile=CLIENT))
+    assert told(ca, certificate) == []
+    assert told(ca, replace(certificate, common_name="postgres")) == [
+        f"the certificate {certificate.serial:x} has another common name on it: 'epoch_user'"
+    ]
+    both = ca.sign(ca.prepare(key, [from_text("a.internal")], common_name="epoch_user", profile=CLIENT))
+    assert told(ca, both) == []
 
 
 def test_what_is_about_to_be_signed(ca: CertificateAuthority) -> None:

@@ -137,6 +137,9 @@ def _check_certificate(record: Record, found: Certificate, issuers: dict[str, x5
         yield f"has another serial number on it: {certificate.serial_number:x}"
     if told != {identifier.value for identifier in found.identifiers}:
         yield f"has other names on it: {', '.join(sorted(told))}"
+    for cn in certificate.subject.get_attributes_for_oid(x509.NameOID.COMMON_NAME):
+        if cn.value not in found.names:
+            yield f"has another common name on it: {cn.value!a}"
     if (certificate.not_valid_before_utc, certificate.not_valid_after_utc) != (found.not_before, found.not_after):
         yield "has another span on it"
     if (issuer := issuers.get(found.authority)) is None:
