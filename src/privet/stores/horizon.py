@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 
 class Horizon:
     """`steady` is how far a clock may go between two looks and be believed at once, `patience` how long a leap takes to
-    be believed. Where nobody looks for long, that is a leap as well, and pruning is behind by a look or two."""
+    be believed. Where nobody looks for long, that is a leap as well: pruning is behind by a look, or by as long as it
+    takes a leap to be believed."""
 
     def __init__(self, steady: timedelta, patience: timedelta) -> None:
         self._steady = steady
