@@ -118,15 +118,12 @@ class PostgresStore(Together):
         self._idle: list[Connection] = []
         self._closed = False
         try:
-            connection = self._connect()
-            try:
-                migrate(connection, self._name)
-            except BaseException:
-                connection.close()
-                raise
+            self._idle.append(
+                self._connect()
+            )  # if there is no server at all, whoever starts this wants to know at once
         except psycopg.Error as error:
             raise self._failure(error) from None
-        self._idle.append(connection)
+        self._try(lambda connection: migrate(connection, self._name))
 
     def __repr__(self) -> str:
         return f"<PostgresStore {self._name}>"
