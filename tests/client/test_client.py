@@ -1,6 +1,7 @@
 """The client and the real responder: from a name to a certificate, and what may come between."""
 
 import json
+import ssl
 from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
@@ -29,7 +30,7 @@ from privet.acme.encoding import from_base64url
 from privet.acme.identifiers import BadIdentifier
 from privet.ca import keys
 from privet.client.account import store_id
-from privet.client.trust import fetch_roots
+from privet.client.trust import fetch_roots, trust_in
 
 pytestmark = pytest.mark.anyio
 
@@ -553,6 +554,17 @@ class TestTrust:
             scene.way.changes.append(on("/ca.pem", answer))
             with pytest.raises(ClientError, match=r"root|certificate"):
                 await client.issue("a.internal")
+
+    async def test_a_root_that_no_parser_takes_is_a_sentence(self) -> None:
+        """Of version 2, which is none of the errors that a parser usually has."""
+        async with stage() as scene:
+            der = ssl.PEM_cert_to_DER_cert(scene.ca.root_cert_pem.decode())
+        odd = ssl.DER_cert_to_PEM_cert(der.replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x01", 1)).encode()
+        stranger = httpx.MockTransport(lambda _: httpx.Response(200, stream=httpx.ByteStream(odd)))
+        with pytest.raises(ClientError, match="is not a certificate in PEM"):
+            await fetch_roots(DIRECTORY, transport=stranger)
+        with pytest.raises(ClientError, match="has no certificate in PEM"):
+            trust_in(odd)
 
     async def test_a_root_that_never_comes_to_its_end_is_not_waited_for(self) -> None:
         async with trickling() as url:

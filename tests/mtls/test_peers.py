@@ -4,6 +4,7 @@ import ssl
 from collections.abc import Iterator
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from cryptography import x509
@@ -25,6 +26,7 @@ from privet.mtls import (
     extract_peer_sans,
     server_ssl_context,
 )
+from privet.mtls.peers import with_tls
 from privet.testing import serving
 
 
@@ -60,6 +62,29 @@ def test_who_has_no_name_has_none(ca: Authority) -> None:
         assert extract_peer_sans(nothing) == []
     assert extract_peer_cn(ca.node("10.0.0.1").cert) is None
     assert extract_peer_sans(ca.node(cn="epoch_user", client=True).cert) == []
+
+
+def test_what_openssl_reads_and_cryptography_does_not_is_nobody(node: Node, caplog: pytest.LogCaptureFixture) -> None:
+    """A certificate of version 2, which nobody makes."""
+    odd = der(node).replace(b"\xa0\x03\x02\x01\x02", b"\xa0\x03\x02\x01\x01", 1)
+    chain = [ssl.DER_cert_to_PEM_cert(odd)]
+    caplog.set_level("INFO")
+    told = with_tls(CertAuthenticator(nobody_is_called, allowed_cns={"x"}), {"client_cert_chain": chain})
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def receive() -> Any:
+        return {"type": "http.request"}
+
+    anyio.run(told, {"type": "http"}, receive, send)
+    assert sent[0]["status"] == 403
+    assert "refused a client by its certificate: CN None, names [], SHA-256 None" in caplog.text
+
+
+async def nobody_is_called(scope: Any, receive: Any, send: Any) -> None:
+    raise AssertionError
 
 
 def test_two_common_names_are_none() -> None:

@@ -34,7 +34,7 @@ def trust_in(ca_bundle: str | Path | bytes) -> ssl.SSLContext:
         return ssl.create_default_context(cadata="".join(each.public_bytes(Encoding.PEM).decode() for each in found))
     except OSError as error:
         raise ClientError(f"the ca_bundle cannot be read: {error}") from None
-    except ValueError:  # an SSLError is an OSError
+    except Exception:  # the parser has many; an SSLError is an OSError
         raise ClientError("the ca_bundle has no certificate in PEM") from None
 
 
@@ -97,7 +97,7 @@ async def fetch_roots(
         raise ClientError(f"the root cannot be fetched from {url}: {str(error) or type(error).__name__}") from None
     try:
         return x509.load_pem_x509_certificates(bytes(body))
-    except ValueError:
+    except Exception:  # the parser has many, and a stranger chooses which one we meet
         raise ClientError(f"what is at {url} is not a certificate in PEM") from None
 
 

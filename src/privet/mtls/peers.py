@@ -62,7 +62,7 @@ def _fingerprint(pem: str | None) -> str | None:
     """What logs call a certificate by."""
     try:
         return None if pem is None else fingerprint(x509.load_pem_x509_certificate(pem.encode()))
-    except ValueError:  # OpenSSL reads what cryptography does not
+    except Exception:  # the parser has many; OpenSSL reads what it does not
         return None
 
 
@@ -91,7 +91,7 @@ def tls_extension(tls: ssl.SSLObject | ssl.SSLSocket | None) -> dict[str, object
 def _subject(der: bytes) -> str | None:
     try:
         return x509.load_der_x509_certificate(der).subject.rfc4514_string()
-    except ValueError:  # OpenSSL reads what cryptography does not
+    except Exception:  # the parser has many; OpenSSL reads what it does not
         return None
 
 
