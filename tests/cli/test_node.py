@@ -393,6 +393,19 @@ def test_a_key_that_was_opened_to_others_or_is_a_link_is_put_right(node: Person,
     node.does("node", "status", "web")
 
 
+@pytest.mark.parametrize("tls", [True, False])
+def test_what_is_young_is_kept_while_the_ca_is_down(ca: Person, node: Person, tls: bool) -> None:
+    with ca.serves("--auto-approve", *["--tls"] * tls) as serving:
+        trust = ("--fingerprint", fingerprint(ca)) if tls else ("--insecure",)
+        asked = ("web.internal", "--directory", serving.directory, *trust, "--out", "web", "--keep")
+        node.does("node", "issue", *asked)
+    before = {name: (node.folder / "web" / name).read_bytes() for name in FILES}
+    assert before["ca.pem"].decode() == ca.does("root").out
+    (node.folder / "web/ca.pem").unlink()
+    node.does("node", "issue", *asked)
+    assert {name: (node.folder / "web" / name).read_bytes() for name in FILES} == before
+
+
 def test_a_certificate_of_another_ca_at_the_same_place_is_not_kept(ca: Person, node: Person) -> None:
     options = ("--auto-approve", "--tls", "--port", str(free_port()))
     kept = []

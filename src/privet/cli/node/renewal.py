@@ -13,7 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from privet.acme.problems import Problem
@@ -32,7 +33,7 @@ from privet.client.http01 import HTTP01Handler
 from privet.client.programs import run_program
 from privet.client.renewal import RenewalManager
 from privet.client.tlsalpn01 import TLSALPN01Handler
-from privet.client.trust import fetch_root, fetch_roots
+from privet.client.trust import fetch_root, fetch_roots, read_fingerprint
 from privet.client.vault import VaultClient
 from privet.stores import StoreError
 
@@ -140,18 +141,24 @@ def _external_account(settings: NodeSettings) -> tuple[str, str] | None:
 # --- into its place ---
 
 
-async def trusted(settings: NodeSettings, bundle: CertBundle) -> bytes | None:
+async def trusted(folder: Folder, settings: NodeSettings, bundle: CertBundle) -> bytes | None:
     """What others have to trust, to trust this certificate: the root that was named, or the one beside the directory
-    if it has signed the end of the chain."""
+    if it has signed the end of the chain. Where nobody answers, what was found before."""
+    before = folder.remembered("root").get("pem")
+    roots = [] if before is None else x509.load_pem_x509_certificates(before.encode())
     if settings.fingerprint is not None:
-        return (await fetch_root(settings.directory, settings.fingerprint)).public_bytes(Encoding.PEM)
+        wanted = read_fingerprint(settings.fingerprint)
+        known = [root for root in roots if root.fingerprint(hashes.SHA256()) == wanted]
+        root = known[0] if known else await fetch_root(settings.directory, settings.fingerprint)
+        return root.public_bytes(Encoding.PEM)
     if settings.ca_file is None:
         last = x509.load_pem_x509_certificates(bundle.fullchain_pem)[-1]
         with contextlib.suppress(ClientError):
-            for root in await fetch_roots(settings.directory):
-                with contextlib.suppress(ValueError, TypeError, InvalidSignature):
-                    last.verify_directly_issued_by(root)
-                    return root.public_bytes(Encoding.PEM)
+            roots = await fetch_roots(settings.directory)
+        for root in roots:
+            with contextlib.suppress(ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm):
+                last.verify_directly_issued_by(root)
+                return root.public_bytes(Encoding.PEM)
     return None
 
 
@@ -231,7 +238,7 @@ async def get(folder: Folder, settings: NodeSettings, *, keep: bool) -> CertBund
                 if keep and same
                 else client.issue(settings.names)
             )
-        root = await trusted(settings, bundle)
+        root = await trusted(folder, settings, bundle)
     folder.remember("root", {"pem": root.decode()} if root else {})
     folder.keep_settings(settings)
     folder.remember("renewal", {})
