@@ -7,7 +7,7 @@ The law of this module: every source is checked in full before anything happens,
 import difflib
 import re
 import tomllib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import ip_address
@@ -182,15 +182,11 @@ def read_limits(value: object) -> tuple[str, ...]:
 
 
 def read_level(value: object) -> str:
-    if value not in LOG_LEVELS:
-        raise ValueError(f"has to be one of {', '.join(LOG_LEVELS)}, not {value!r}")
-    return str(value)
+    return _one_of(LOG_LEVELS, value)
 
 
 def read_format(value: object) -> str:
-    if value not in LOG_FORMATS:
-        raise ValueError(f"has to be one of {', '.join(LOG_FORMATS)}, not {value!r}")
-    return str(value)
+    return _one_of(LOG_FORMATS, value)
 
 
 def read_address(value: object) -> tuple[str, int]:
@@ -214,6 +210,12 @@ def _list(value: object, what: str = "", read: Callable[[str], object] = str) ->
         except ValueError as error:
             raise ValueError(f"has a {what} that is none: {error}") from None
     return texts
+
+
+def _one_of(words: Sequence[str], value: object) -> str:
+    if value not in words:
+        raise ValueError(f"has to be one of {', '.join(words)}, not {value!r}")
+    return str(value)
 
 
 def _number(value: object, least: int, most: int) -> int:

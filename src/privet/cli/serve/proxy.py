@@ -41,19 +41,14 @@ class TrustedProxies:
 
     def request_id(self, scope: Scope) -> bytes | None:
         """The X-Request-ID that a trusted proxy has given the request, if it has."""
-        peer = scope.get("client")
-        address = None if peer is None else _address(peer[0])
-        if not (self._unix if address is None else self._trusts(address)):
+        if not self._believes(scope.get("client")):
             return None
         return next((value for name, value in scope["headers"] if name == b"x-request-id"), None)
 
     def client(self, scope: Scope) -> tuple[str, int] | None:
         """The address of the client and its port, or None if nobody who is believed has said it."""
         peer: tuple[str, int] | None = scope.get("client")
-        if not self._unix and not self._networks:
-            return peer
-        address = None if peer is None else _address(peer[0])
-        if not (self._unix if address is None else self._trusts(address)):
+        if not self._believes(peer):
             return peer
         said = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for").decode("latin-1")
         if not said:
@@ -66,6 +61,13 @@ class TrustedProxies:
             if not self._trusts(address):
                 break
         return (str(address), 0)
+
+    def _believes(self, peer: tuple[str, int] | None) -> bool:
+        """Whether what this peer says of others counts. Without trusted proxies no address is read for it."""
+        if not self._unix and not self._networks:
+            return False
+        address = None if peer is None else _address(peer[0])
+        return self._unix if address is None else self._trusts(address)
 
     def _warn(self, said: str) -> None:
         if not self._warned:
