@@ -3,6 +3,7 @@
     python service.py '{"name": …, "address": …, "port": …, "directory": …, "root": …, "options": …, "peers": …}'
 
 It says `up` when it serves, calls the others from SIGUSR1 to SIGUSR2, then says what it has seen, and ends at SIGTERM.
+Meanwhile each renewal, each that failed, and each certificate of another that it had not met before is a line.
 """
 
 import asyncio
@@ -27,6 +28,13 @@ _BETWEEN = 0.1
 
 def serial_of(pem: bytes) -> str:
     return f"{x509.load_pem_x509_certificate(pem).serial_number:x}"
+
+
+def meet(serial: str, met: set[str], whose: str) -> None:
+    """Remember a certificate, and say so when it is a new one."""
+    if serial not in met:
+        met.add(serial)
+        print(whose, "another certificate", flush=True)
 
 
 class Service:
@@ -60,6 +68,7 @@ class Service:
 
                 def on_error(name: str, error: Exception) -> None:
                     self.renewal_failures += 1
+                    print(f"not renewed: {error}", flush=True)
 
                 await client.auto_renew(on_renewed=on_renewed, on_error=on_error, **told["options"])
                 server = uvicorn.Server(
@@ -86,7 +95,7 @@ class Service:
             x509.SubjectAlternativeName
         )
         caller = names.value.get_values_for_type(x509.DNSName)[0]
-        self.called_by.setdefault(caller, set()).add(serial_of(certificate))
+        meet(serial_of(certificate), self.called_by.setdefault(caller, set()), f"{caller} calls")
         body = json.dumps({"i am": self.told["name"], "you are": caller}).encode()
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
@@ -98,20 +107,22 @@ class Service:
         stays, anew = httpx.Limits(keepalive_expiry=None), httpx.Limits(max_keepalive_connections=0)
         async with httpx.AsyncClient(limits=stays, **options) as one, httpx.AsyncClient(limits=anew, **options) as each:
             while not over.is_set():
-                await self._ask(one, name, url, self.kept[name])
-                await self._ask(each, name, url, self.shown[name])
+                await self._ask(one, name, url, self.kept[name], "keeps")
+                await self._ask(each, name, url, self.shown[name], "shows")
                 await asyncio.sleep(_BETWEEN)
 
-    async def _ask(self, http: httpx.AsyncClient, name: str, url: str, serials: set[str]) -> None:
+    async def _ask(self, http: httpx.AsyncClient, name: str, url: str, serials: set[str], how: str) -> None:
         began = time.monotonic()
         self.requests += 1
         try:
             answer = await http.get(url)
             assert answer.json() == {"i am": name, "you are": self.told["name"]}, answer.text
             tls = answer.extensions["network_stream"].get_extra_info("ssl_object")
-            serials.add(serial_of(ssl.DER_cert_to_PEM_cert(tls.getpeercert(binary_form=True)).encode()))
+            shown = ssl.DER_cert_to_PEM_cert(tls.getpeercert(binary_form=True)).encode()
+            meet(serial_of(shown), serials, f"{name} {how}")
         except Exception as error:
             self.failures.append(f"{name}: {error!r}")
+            print("failed:", self.failures[-1], flush=True)
         self.slowest = max(self.slowest, time.monotonic() - began)
 
     @property
