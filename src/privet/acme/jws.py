@@ -6,8 +6,9 @@ checks that key and algorithm belong together before it looks at the signature.
 
 import hashlib
 import hmac
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 from cryptography.exceptions import InvalidSignature
@@ -21,6 +22,7 @@ from privet.acme.encoding import from_base64url, from_json, to_base64url, to_jso
 from privet.acme.problems import Problem, ProblemType
 
 PublicKey = ec.EllipticCurvePublicKey | rsa.RSAPublicKey | ed25519.Ed25519PublicKey
+Verifier = Callable[[bytes, bytes], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +54,8 @@ class Key:
     jwk: Mapping[str, str]
     thumbprint: str
     algorithm: str
+    verify: Verifier = field(repr=False, compare=False)
+    """Returns if this signature of these bytes is the key's; raises `InvalidSignature` otherwise."""
 
     @classmethod
     def from_jwk(cls, jwk: object) -> "Key":
@@ -75,7 +79,7 @@ class Key:
             raise Problem(ProblemType.BAD_PUBLIC_KEY, "jwk does not write its numbers as RFC 7518 §6 does")
         canonical = {name: required[name] for name in sorted(required)}
         thumbprint = to_base64url(hashlib.sha256(to_json(canonical)).digest())
-        return cls(public_key, canonical, thumbprint, _algorithm(public_key))
+        return cls(public_key, canonical, thumbprint, *_verifier(public_key))
 
 
 class JWS(NamedTuple):
@@ -100,7 +104,7 @@ class JWS(NamedTuple):
                 raise Problem(ProblemType.BAD_PUBLIC_KEY, detail)
             raise Problem(ProblemType.BAD_SIGNATURE_ALGORITHM, detail, algorithms=[key.algorithm])
         try:
-            _verify(key.public_key, self.signature, self.signing_input)
+            key.verify(self.signature, self.signing_input)
         except InvalidSignature:
             raise Problem(ProblemType.UNAUTHORIZED, "the signature does not fit the request and its key") from None
 
@@ -179,24 +183,26 @@ def _parse(message: object, algorithms: tuple[str, ...]) -> JWS:
     return JWS(algorithm, url, nonce, kid, jwk, content, f"{protected}.{payload}".encode(), signature)
 
 
-def _verify(key: PublicKey, signature: bytes, data: bytes) -> None:
+def _verifier(key: PublicKey) -> tuple[str, Verifier]:
+    """The algorithm of a key, and what checks its signatures: chosen once for each key."""
     if isinstance(key, ec.EllipticCurvePublicKey):
         curve = _ELLIPTIC[key.curve.name]
-        if len(signature) != 2 * curve.octets:
-            raise InvalidSignature
-        r, s = signature[: curve.octets], signature[curve.octets :]
-        der = encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big"))
-        key.verify(der, data, curve.signature)
-    elif isinstance(key, rsa.RSAPublicKey):
-        key.verify(signature, data, _PKCS1, _SHA256)
-    else:
-        key.verify(signature, data)
+        return curve.algorithm, partial(_verify_elliptic, key, curve)
+    if isinstance(key, rsa.RSAPublicKey):
+        return "RS256", partial(_verify_rsa, key)
+    return "EdDSA", key.verify
 
 
-def _algorithm(key: PublicKey) -> str:
-    if isinstance(key, ec.EllipticCurvePublicKey):
-        return _ELLIPTIC[key.curve.name].algorithm
-    return "RS256" if isinstance(key, rsa.RSAPublicKey) else "EdDSA"
+def _verify_elliptic(key: ec.EllipticCurvePublicKey, curve: _Elliptic, signature: bytes, data: bytes) -> None:
+    if len(signature) != 2 * curve.octets:
+        raise InvalidSignature
+    r, s = signature[: curve.octets], signature[curve.octets :]
+    der = encode_dss_signature(int.from_bytes(r, "big"), int.from_bytes(s, "big"))
+    key.verify(der, data, curve.signature)
+
+
+def _verify_rsa(key: rsa.RSAPublicKey, signature: bytes, data: bytes) -> None:
+    key.verify(signature, data, _PKCS1, _SHA256)
 
 
 def _read_with_josepy(jwk: dict[str, Any]) -> tuple[PublicKey, dict[str, str]]:
