@@ -30,7 +30,7 @@ def from_base64url(text: object, what: str) -> bytes:
         encoded = text.encode("ascii").translate(_TO_STANDARD)
         beyond = len(encoded) % 4
         if encoded[-1:] in _LAST[beyond]:
-            return binascii.a2b_base64(encoded + b"=="[:-beyond % 4], strict_mode=True)
+            return binascii.a2b_base64(encoded + b"=="[: -beyond % 4], strict_mode=True)
     except ValueError:
         pass
     raise Problem(ProblemType.MALFORMED, f"{what} is not base64url without padding, as RFC 7515 writes it")

@@ -7,12 +7,10 @@ nobody.
 
 import asyncio
 import contextlib
-import operator
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import partial
-from itertools import islice
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from time import perf_counter
@@ -20,11 +18,14 @@ from typing import Any, Self
 
 from privet.stores.base import Batch, Record, Store
 
+Observe = Callable[[float], None]
+_Answer = tuple[asyncio.Future[Any], Any]
+
 
 class AsyncStore:
     """A `Store` behind awaitables. It needs no start, and serves any event loop, several at once if need be."""
 
-    def __init__(self, store: Store, observe: Callable[[float], None] | None = None) -> None:
+    def __init__(self, store: Store, observe: Observe | None = None) -> None:
         """`observe` is told for each turn how many seconds its callers waited."""
         self.store = store
         self._observe = observe
@@ -45,7 +46,7 @@ class AsyncStore:
     ) -> asyncio.Future[list[Record]]:
         turn = self._turn()
         future: asyncio.Future[list[Record]] = turn.loop.create_future()
-        turn.calls.append((future, (partial(self.store.find, kind, name, after=after, limit=limit),)))
+        turn.calls.append((future, partial(self.store.find, kind, name, after=after, limit=limit)))
         return future
 
     def commit(self, *records: Record, unchanged: Sequence[Record] = (), durable: bool = True) -> asyncio.Future[None]:
@@ -57,7 +58,7 @@ class AsyncStore:
     def prune(self, now: datetime, *, limit: int = 100) -> asyncio.Future[int]:
         turn = self._turn()
         future: asyncio.Future[int] = turn.loop.create_future()
-        turn.calls.append((future, (partial(self.store.prune, now, limit=limit),)))
+        turn.calls.append((future, partial(self.store.prune, now, limit=limit)))
         return future
 
     def close(self) -> None:
@@ -78,7 +79,7 @@ class AsyncStore:
         loop = asyncio.get_running_loop()
         turn = self._turns.get(loop)
         if turn is None:
-            turn = self._turns[loop] = _Turn(loop, self._observe)
+            turn = self._turns[loop] = _Turn(loop)
             loop.call_soon(self._hand_over, turn)
         return turn
 
@@ -87,75 +88,76 @@ class AsyncStore:
         with self._handing:
             self._queue.put(turn)
             if self._worker is None or not self._worker.is_alive():  # none yet, or we are a fork of where it was
-                self._worker = Thread(target=_work, args=(self.store, self._queue), name="privet-store", daemon=True)
+                work = (self.store, self._queue, self._observe)
+                self._worker = Thread(target=_work, args=work, name="privet-store", daemon=True)
                 self._worker.start()
 
 
 class _Turn:
-    """What was asked during one turn of a loop, and the answers on their way back."""
+    """What was asked during one turn of a loop."""
 
-    __slots__ = ("_begun", "_observe", "answers", "calls", "commits", "gets", "loop")
+    __slots__ = ("begun", "calls", "commits", "gets", "loop")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, observe: Callable[[float], None] | None) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
-        self._observe = observe
-        self._begun = perf_counter() if observe else 0.0
+        self.begun = perf_counter()
         self.gets: list[tuple[asyncio.Future[Record | None], tuple[str, str]]] = []
-        self.calls: list[tuple[asyncio.Future[Any], tuple[Callable[[], Any]]]] = []
+        self.calls: list[tuple[asyncio.Future[Any], Callable[[], Any]]] = []
         self.commits: list[tuple[asyncio.Future[None], Batch]] = []
-        self.answers: list[tuple[asyncio.Future[Any], Any]] = []
-
-    def answer(self) -> None:
-        if self._observe is not None:
-            self._observe(perf_counter() - self._begun)
-        for future, result in self.answers:
-            if future.done():  # cancelled
-                continue
-            if isinstance(result, Exception):
-                future.set_exception(result)
-            else:
-                future.set_result(result)
 
 
-def _work(store: Store, queue: "SimpleQueue[_Turn | None]") -> None:
+def _work(store: Store, queue: "SimpleQueue[_Turn | None]", observe: Observe | None) -> None:
+    # A store that can get or commit many at once is asked for all of them at once.
+    get_each = getattr(store, "get_each", partial(_one_by_one, store.get))
+    commit_each = getattr(store, "commit_each", partial(_one_by_one, partial(_commit, store)))
     while (turn := queue.get()) is not None:
         turns = [turn]
         with contextlib.suppress(Empty):
             while (turn := queue.get_nowait()) is not None:
                 turns.append(turn)
-        _serve(store, turns)
+        answers = _all_at_once(get_each, [one for each in turns for one in each.gets])
+        answers += [(future, _attempt(call)) for each in turns for future, call in each.calls]
+        answers += _all_at_once(commit_each, [one for each in turns for one in each.commits])
+        for loop in {each.loop for each in turns}:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
+                loop.call_soon_threadsafe(_answer, loop, turns, answers, observe)
         if turn is None:
             return
 
 
-def _serve(store: Store, turns: list[_Turn]) -> None:
-    """Answer what was asked. A store that can get or commit many at once is asked for all of them at once."""
+def _answer(
+    loop: asyncio.AbstractEventLoop, turns: list[_Turn], answers: list[_Answer], observe: Observe | None
+) -> None:
+    """Give those who asked on this loop what they asked for."""
+    for future, result in answers:
+        if future.get_loop() is not loop or future.done():  # another's, or cancelled
+            continue
+        if isinstance(result, Exception):
+            future.set_exception(result)
+        else:
+            future.set_result(result)
+    if observe is not None:
+        for turn in turns:
+            if turn.loop is loop:
+                observe(perf_counter() - turn.begun)
 
-    def commit(records: Sequence[Record], unchanged: Sequence[Record], durable: bool) -> None:
-        store.commit(*records, unchanged=unchanged, durable=durable)
 
-    found = _results(store.get, getattr(store, "get_each", None), [one for turn in turns for one in turn.gets])
-    called = _results(operator.call, None, [one for turn in turns for one in turn.calls])
-    outcomes = _results(commit, getattr(store, "commit_each", None), [one for turn in turns for one in turn.commits])
-    for turn in turns:
-        for asked, answers in ((turn.gets, found), (turn.calls, called), (turn.commits, outcomes)):
-            turn.answers += islice(answers, len(asked))
-        with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits any more
-            turn.loop.call_soon_threadsafe(turn.answer)
-
-
-def _results(
-    one: Callable[..., Any], each: Callable[[list[Any]], list[Any]] | None, asked: list[tuple[asyncio.Future[Any], Any]]
-) -> Iterator[tuple[asyncio.Future[Any], Any]]:
+def _all_at_once(verb: Callable[[list[Any]], list[Any]], asked: list[tuple[asyncio.Future[Any], Any]]) -> list[_Answer]:
     """What comes of each thing asked for: a value, or an exception in its place."""
-    things = [thing for _, thing in asked]
-    if each is None:
-        results = [_attempt(one, *thing) for thing in things]
-    else:
-        results = _attempt(each, things) if things else []
-        if isinstance(results, Exception):
-            results = [results] * len(things)
-    return zip([future for future, _ in asked], results, strict=True)
+    if not asked:
+        return []
+    results = _attempt(verb, [thing for _, thing in asked])
+    if isinstance(results, Exception):
+        results = [results] * len(asked)
+    return [(future, result) for (future, _), result in zip(asked, results, strict=True)]
+
+
+def _one_by_one(verb: Callable[..., Any], things: list[Any]) -> list[Any]:
+    return [_attempt(verb, *thing) for thing in things]
+
+
+def _commit(store: Store, records: Sequence[Record], unchanged: Sequence[Record], durable: bool) -> None:
+    store.commit(*records, unchanged=unchanged, durable=durable)
 
 
 def _attempt(verb: Callable[..., Any], *arguments: Any) -> Any:
