@@ -16,7 +16,7 @@ import secrets
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import mean
@@ -134,8 +134,7 @@ def _copy(
         yield authorization._replace(
             id=ids[1], order=ids[0], identifier=identifier, expires=authorization.expires - age, version=0
         ).to_record()
-    yield replace(
-        certificate,
+    yield certificate._replace(
         id=ids[2],
         serial=secrets.randbits(128),
         not_before=certificate.not_before - age,

@@ -678,7 +678,7 @@ def test_only_what_this_authority_prepared_is_signed_and_only_once(ca: Certifica
     with pytest.raises(WrongStatus, match="signed already"):
         ca.sign(ca.sign(prepared))
     with pytest.raises(AuthorityError, match="belongs to authority 'other'"):
-        ca.sign(replace(prepared, authority="other"))
+        ca.sign(prepared._replace(authority="other"))
 
 
 def test_a_profile_has_certificates_for_its_own_kinds_of_keys(ca: CertificateAuthority) -> None:
@@ -694,13 +694,13 @@ def test_the_common_name_of_a_client_may_be_any_text(store: Store, clock: Clock)
     key = keys.generate(KeyType.P256).public_key()
     prepared = ca.prepare(key, [], common_name="epoch_user", profile=CLIENT)
     store.commit(prepared.to_record())
-    signed = ca.sign(replace(prepared, version=1))
+    signed = ca.sign(prepared._replace(version=1))
     store.commit(signed.to_record())
     certificate = x509.load_pem_x509_certificate(signed.cert_pem)
     assert_is_leaf(certificate, issuer=ca.root_cert, names=[], client=True, cn="epoch_user")
     openssl_verify(signed.cert_pem, ca.root_cert_pem, purpose="sslclient", at=NOON)
     (found,) = ca.certificates("epoch_user")
-    assert found == ca.certificate(signed.serial) == replace(signed, version=2)
+    assert found == ca.certificate(signed.serial) == signed._replace(version=2)
     assert (found.names, found.common_name, found.identifiers) == (("epoch_user",), "epoch_user", ())
 
     both = ca.prepare(key, [from_text("a.internal")], common_name="epoch_user", profile=CLIENT)

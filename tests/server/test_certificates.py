@@ -263,7 +263,7 @@ async def test_no_account_is_authorized_for_the_common_name_of_a_client(stage: S
         wire, key = await scene.account(), new_key()
         prepared = scene.ca.prepare(key.public_key(), [], common_name="epoch_user", profile=CLIENT)
         scene.store.commit(prepared.to_record())
-        signed = scene.ca.sign(replace(prepared, version=1))
+        signed = scene.ca.sign(prepared._replace(version=1))
         scene.store.commit(signed.to_record())
         assert signed.der
         payload = {"certificate": to_base64url(signed.der)}

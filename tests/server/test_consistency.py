@@ -1,7 +1,6 @@
 """What the books say, when each record is as it should be and when they do not belong together."""
 
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -65,7 +64,7 @@ def test_a_client_with_a_common_name_alone(ca: CertificateAuthority) -> None:
     key = keys.generate(KeyType.P256).public_key()
     certificate = ca.sign(ca.prepare(key, [], common_name="epoch_user", profile=CLIENT))
     assert told(ca, certificate) == []
-    assert told(ca, replace(certificate, common_name="postgres")) == [
+    assert told(ca, certificate._replace(common_name="postgres")) == [
         f"the certificate {certificate.serial:x} has another common name on it: 'epoch_user'"
     ]
     both = ca.sign(ca.prepare(key, [from_text("a.internal")], common_name="epoch_user", profile=CLIENT))
@@ -77,7 +76,7 @@ def test_what_is_about_to_be_signed(ca: CertificateAuthority) -> None:
     assert told(ca, prepared, order(prepared, status=Status.PROCESSING)) == []
     (sentence,) = told(ca, prepared, order(prepared))
     assert sentence == f"the order 1 is valid, and its certificate {prepared.serial:x} is prepared"
-    assert told(ca, replace(prepared, tbs=None, request=None)) == [
+    assert told(ca, prepared._replace(tbs=None, request=None)) == [
         f"the certificate {prepared.serial:x} is prepared, and what is to be signed is not on record"
     ]
 
@@ -103,7 +102,7 @@ def test_what_may_be_pruned_goes_one_after_the_other(ca: CertificateAuthority) -
 def test_two_of_one(ca: CertificateAuthority) -> None:
     one, two = made(ca, "1"), made(ca, "1")
     assert "the order 1 has 2 certificates" in told(ca, one, two, order(one))
-    twin = replace(one, id="twin")
+    twin = one._replace(id="twin")
     found = told(ca, one, twin, order(one))
     assert f"the serial number {one.serial:x} is that of 2 certificates" in found
     assert any("both have the unique name" in sentence for sentence in found)
@@ -112,14 +111,14 @@ def test_two_of_one(ca: CertificateAuthority) -> None:
 def test_a_signature_that_is_none_and_a_record_that_hides(ca: CertificateAuthority) -> None:
     certificate = made(ca)
     assert certificate.der
-    forged = replace(certificate, der=certificate.der[:-1] + bytes([certificate.der[-1] ^ 1]))
+    forged = certificate._replace(der=certificate.der[:-1] + bytes([certificate.der[-1] ^ 1]))
     begin = f"the certificate {certificate.serial:x}"
     assert told(ca, forged) == [f"{begin} is not signed by the authority 'root'"]
-    assert told(ca, replace(certificate, authority="other")) == [
+    assert told(ca, certificate._replace(authority="other")) == [
         f"{begin} belongs to the authority 'other', which is not in the store"
     ]
-    assert told(ca, replace(certificate, der=None)) == [f"{begin} is valid, and itself not on record"]
-    assert told(ca, replace(certificate, not_before=NOW)) == [f"{begin} has another span on it"]
+    assert told(ca, certificate._replace(der=None)) == [f"{begin} is valid, and itself not on record"]
+    assert told(ca, certificate._replace(not_before=NOW)) == [f"{begin} has another span on it"]
     hidden = certificate.to_record()._replace(unique=(), expires=NOW)
     assert told(ca, hidden) == [
         f"{begin} cannot be found by its serial number",

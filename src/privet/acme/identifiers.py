@@ -6,8 +6,8 @@ exactly when they are equal.
 
 import ipaddress
 import re
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 import idna
 
@@ -23,8 +23,7 @@ class BadIdentifier(ValueError):  # noqa: N818 - its text is for the person at t
     """The name is not well-formed. The text says why, with the name."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Identifier:
+class Identifier(NamedTuple):
     """A DNS name (lower case, A-labels, perhaps with a leading `*.`) or an IP address (canonical text)."""
 
     type: IdentifierType

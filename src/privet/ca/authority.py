@@ -6,7 +6,6 @@ certificate outlives those that vouch for it.
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
@@ -335,7 +334,7 @@ class CertificateAuthority:
         profile = CLIENT if client else DEFAULT
         prepared = self.prepare(public_key, names, common_name=common_name, profile=profile, validity=validity)
         self.store.commit(prepared.to_record())
-        signed = self.sign(replace(prepared, version=prepared.version + 1))
+        signed = self.sign(prepared._replace(version=prepared.version + 1))
         bundle = CertBundle(
             domain=names[0].value if common_name is None else common_name,
             domains=tuple(name.value for name in names),
@@ -346,7 +345,7 @@ class CertificateAuthority:
             serial=signed.serial,
         )
         if key_pem:
-            self._commit_bundle(replace(signed, files=bundle.files), bundle)
+            self._commit_bundle(signed._replace(files=bundle.files), bundle)
         else:
             self.store.commit(signed.to_record())
         _logger.info(
@@ -417,7 +416,7 @@ class CertificateAuthority:
             except Conflict:
                 continue  # somebody changed it: look again
             _logger.info("revoked certificate %x for reason %d, SHA-256 %s", serial, reason, revoked.fingerprint)
-            return replace(revoked, version=revoked.version + 1)
+            return revoked._replace(version=revoked.version + 1)
 
 
 def _named_by(common_name: str | None, profile: Profile) -> list[Identifier]:

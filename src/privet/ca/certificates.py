@@ -7,9 +7,8 @@ what was written to it.
 import base64
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
@@ -39,8 +38,7 @@ class WrongStatus(AuthorityError):  # noqa: N818 - it is the outcome, and reads 
     """The certificate is not at the point of its life where this can happen to it."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Certificate:
+class Certificate(NamedTuple):
     """What is known of one certificate.
 
     While "prepared" it has `tbs`, the bytes to be signed; from then on `der`, the certificate. `common_name` is there
@@ -49,33 +47,37 @@ class Certificate:
     """
 
     id: str
-    status: str = "prepared"
     serial: int
     identifiers: tuple[Identifier, ...]
-    common_name: str | None = None
     not_before: datetime
     not_after: datetime
     profile: str
     authority: str
-    tbs: bytes | None = field(default=None, repr=False)
-    der: bytes | None = field(default=None, repr=False)
+    status: str = "prepared"
+    common_name: str | None = None
+    tbs: bytes | None = None
+    der: bytes | None = None
     requester: str | None = None
     request: str | None = None
     revoked: datetime | None = None
     reason: int | None = None
     clamped: bool = False
     version: int = 0
-    files: Mapping[str, bytes] = field(default_factory=lambda: NO_FILES, repr=False)
+    files: Mapping[str, bytes] = NO_FILES
+
+    def __repr__(self) -> str:
+        # There may be a key among the files.
+        return f"<Certificate {self.serial:x} for {', '.join(self.names)}, {self.status}>"
 
     def signed(self, der: bytes) -> "Certificate":
-        return replace(self, status=_advance(self, "signed"), tbs=None, der=der)
+        return self._replace(status=_advance(self, "signed"), tbs=None, der=der)
 
     def revoke(self, now: datetime, reason: int = 0) -> "Certificate":
         """Raises `WrongStatus` unless it is valid, `ValueError` for a reason that is not in `REVOCATION_REASONS`."""
         if reason not in REVOCATION_REASONS:
             known = ", ".join(f"{number} ({name})" for number, name in REVOCATION_REASONS.items())
             raise ValueError(f"{reason} is not a usable revocation reason; usable are {known}")
-        return replace(self, status=_advance(self, "revoked"), revoked=now, reason=reason)
+        return self._replace(status=_advance(self, "revoked"), revoked=now, reason=reason)
 
     @property
     def names(self) -> tuple[str, ...]:

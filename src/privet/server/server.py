@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
@@ -11,7 +11,6 @@ from privet.acme.challenges import ChallengeType
 from privet.acme.jws import Key
 from privet.acme.problems import Problem, ProblemType
 from privet.ca.authority import CertificateAuthority
-from privet.ca.certificates import Certificate
 from privet.ca.profiles import Profile
 from privet.server.denials import Denials
 from privet.server.events import Observer, Pruned, unobserved
@@ -133,7 +132,7 @@ class Server:
             durable=durable,
         )
         self.tidy(len(records))
-        stored = tuple([_stored(thing) for thing in things])
+        stored = tuple([thing._replace(version=thing.version + 1) for thing in things])
         for record, thing in zip(records, stored, strict=True):
             self._remember(record, thing)
         return stored
@@ -214,9 +213,3 @@ class Server:
 
 def _no_room(most: int, what: str) -> Problem:
     return Problem(ProblemType.RATE_LIMITED, f"{most} {what}", retry_after=timedelta(minutes=5))
-
-
-def _stored(thing: Any) -> Any:
-    """The same thing as it is after its commit."""
-    version = thing.version + 1
-    return replace(thing, version=version) if isinstance(thing, Certificate) else thing._replace(version=version)

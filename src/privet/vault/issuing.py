@@ -9,7 +9,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -77,7 +77,7 @@ async def issue(engine: Engine, token: Token, role: Role, wish: Wish) -> Issued:
         public_key = key.public_key()
     prepared = _prepare(engine, token, role, public_key, subject, ttl)
     await _begin(engine, token, prepared)
-    certificate = await _sign(engine, token, role, replace(prepared, version=prepared.version + 1))
+    certificate = await _sign(engine, token, role, prepared._replace(version=prepared.version + 1))
     if certificate.clamped:
         warnings = (*warnings, f"the certificate ends with the authority, at {certificate.not_after.isoformat()}")
     return Issued(certificate, key, warnings)
