@@ -35,6 +35,7 @@ from privet.acme.encoding import to_base64url
 from privet.ca.certificates import Certificate
 from privet.ca.profiles import DEFAULT
 from privet.server import orders
+from privet.server.events import Event, Stored
 from privet.server.records import Order
 
 pytestmark = pytest.mark.anyio
@@ -147,6 +148,29 @@ def replica(scene: Scene, **arguments: Any) -> ACMEResponder:
     ca = CertificateAuthority(scene.store, now=scene.clock)
     ca.init()
     return ACMEResponder(ca, now=scene.clock, auto_approve=True, **arguments)
+
+
+async def test_who_knows_an_order_reads_it_in_one_turn_and_as_it_is_now(stage: Stage) -> None:
+    """Its authorizations come with it where it was made, and are read after it elsewhere."""
+    told: list[Event] = []
+    async with stage(ask_challenges=True, auto_approve=True, observe=told.append) as scene:
+        wire = await scene.account()
+        ordered = await wire.order("a.internal", "b.internal")
+        other = replica(scene, ask_challenges=True, observe=told.append)
+        async with scene.at(other) as http:
+            elsewhere = Wire(http, BASE, wire.key, wire.kid)
+            for url in ordered.json()["authorizations"]:
+                assert (await wire.post(ordered.headers["location"])).json()["status"] == "pending"
+                authorization = (await elsewhere.post(url)).json()
+                await elsewhere.post(authorization["challenges"][0]["url"], {})
+            turns = []
+            for each in (wire, elsewhere):
+                told.clear()
+                assert (await each.post(ordered.headers["location"])).json()["status"] == "ready"
+                turns.append(sum(isinstance(event, Stored) for event in told))
+        assert turns == [1, 2]
+        await wire.post(ordered.json()["authorizations"][1], {"status": "deactivated"})
+        assert (await wire.post(ordered.headers["location"])).json()["status"] == "invalid"
 
 
 # --- names that may not be ordered ---

@@ -213,8 +213,9 @@ async def _load_order(server: Server, request: VerifiedRequest) -> tuple[Order, 
         raise Problem(ProblemType.NOT_FOUND, "there is no such order of yours")
     if found.status is not Status.PENDING:
         return found, []
-    loading = [server.store.get(Kind.AUTHORIZATION, id) for id in found.authorizations]
-    records = [await each for each in loading]
+    came = request.authorizations
+    loading = {id: server.store.get(Kind.AUTHORIZATION, id) for id in found.authorizations if id not in came}
+    records = [await loading[id] if id in loading else came[id] for id in found.authorizations]
     there = await take_up_all(server, request, [server.read(Authorization, each) for each in records if each])
     gone = [None] * (len(records) - len(there))
     return settle(found, [*there, *gone], server.now()), list(there)

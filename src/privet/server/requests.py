@@ -71,7 +71,7 @@ async def verify(server: Server, resource: Resource, incoming: Incoming, body: b
     except Problem:
         await _spend(server, body)
         raise
-    account, key, record = await _signer(server, resource, jws, incoming)
+    account, key, record, authorizations = await _signer(server, resource, jws, incoming)
     # §6.4: the url is under the signature, so that nobody can send the request on to another resource.
     if jws.url != incoming.url:
         raise Problem(
@@ -85,6 +85,7 @@ async def verify(server: Server, resource: Resource, incoming: Incoming, body: b
         url=incoming.url,
         id=incoming.id,
         record=record,
+        authorizations=authorizations,
         query=_query(incoming.query),
         accept=incoming.headers.get(b"accept", b"").decode("latin-1"),
         client=incoming.client,
@@ -103,7 +104,7 @@ async def verify_again(server: Server, request: VerifiedRequest) -> VerifiedRequ
     account = _check_account(server, await server.store.get(Kind.ACCOUNT, request.account.id), request.account.id)
     if account.thumbprint != request.key.thumbprint:
         raise Problem(ProblemType.UNAUTHORIZED, "the account has another key by now")
-    return request._replace(account=account, record=record, again=True)
+    return request._replace(account=account, record=record, authorizations={}, again=True)
 
 
 async def _spend(server: Server, body: bytes) -> None:
@@ -117,7 +118,7 @@ async def _spend(server: Server, body: bytes) -> None:
 
 async def _signer(
     server: Server, resource: Resource, jws: JWS, incoming: Incoming
-) -> tuple[Account | None, Key, Record | None]:
+) -> tuple[Account | None, Key, Record | None, Mapping[str, Record | None]]:
     """Spend the nonce, and find out who claims to have signed: an account, or a key that the request brings along.
 
     What the request is about is fetched in the same turn; nobody looks at it before the signature is verified.
@@ -127,10 +128,13 @@ async def _signer(
     id = incoming.urls.id_of("acct", jws.kid or "")
     loading = server.store.get(Kind.ACCOUNT, id) if id else None
     fetching = None
+    along: dict[str, Awaitable[Record | None]] = {}
     if resource.names not in (None, Kind.ACCOUNT):
         # A challenge is kept in its authorization, whose id its own begins with; all other ids are exact.
         name = incoming.id.partition(".")[0] if incoming.resource == "chall" else incoming.id
         fetching = server.store.get(resource.names, name)
+        if resource.names == Kind.ORDER:
+            along = {each: server.store.get(Kind.AUTHORIZATION, each) for each in server.known_authorizations(name)}
     try:
         await spending
     except Conflict:
@@ -138,11 +142,12 @@ async def _signer(
     if jws.kid is None:
         if resource.signer == "account":
             raise Problem(ProblemType.MALFORMED, "this request must name its account as kid, not carry a key")
-        return None, read_key(jws.jwk), None
+        return None, read_key(jws.jwk), None, {}
     if resource.signer == "key":
         raise Problem(ProblemType.MALFORMED, "this request must carry its key as jwk, not name an account")
     account = _check_account(server, await loading if loading else None, jws.kid)
-    return account, server.key_of(account), await fetching if fetching else None
+    record = await fetching if fetching else None
+    return account, server.key_of(account), record, {id: await each for id, each in along.items()}
 
 
 def read_key(jwk: object) -> Key:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 from privet.acme.challenges import ChallengeType
 from privet.acme.jws import Key
 from privet.acme.problems import Problem, ProblemType
+from privet.acme.status import Status
 from privet.ca.authority import CertificateAuthority
 from privet.ca.profiles import Profile
 from privet.server.denials import Denials
@@ -18,7 +19,7 @@ from privet.server.limits import Limits
 from privet.server.nonces import Nonces
 from privet.server.policy import Policy
 from privet.server.rates import Rates
-from privet.server.records import Account, Authorization, Named
+from privet.server.records import Account, Authorization, Kind, Named, Order
 from privet.server.urls import URLs
 from privet.server.validators import Validators
 from privet.stores.asynchronous import AsyncStore
@@ -59,6 +60,8 @@ class VerifiedRequest(NamedTuple):
     id: str
     record: Record | None
     """The record that the URL names, fetched along the way; whether the account may see it, the handler decides."""
+    authorizations: Mapping[str, Record | None]
+    """Of an order, those of its authorizations that came with it, by id."""
     query: Mapping[str, str]
     accept: str
     client: str
@@ -178,6 +181,12 @@ class Server:
             known = type.from_record(record)
             self._remember(record, known)
         return cast("Read", known)
+
+    def known_authorizations(self, order: str) -> Sequence[str]:
+        """The authorizations of an order that this process has seen pending. An order's never change, so that whoever
+        knows them need not read the order first."""
+        known = self._readings.get((Kind.ORDER, order))
+        return known.authorizations if isinstance(known, Order) and known.status is Status.PENDING else ()
 
     def _remember(self, record: Record, thing: object) -> None:
         if len(self._readings) >= _READINGS_REMEMBERED:
