@@ -82,8 +82,9 @@ def nginx(folder: Path, port: int, tls: Path) -> Iterator[str]:
 def test_nginx_shows_the_next_certificate_without_a_restart(ca: Person, node: Person) -> None:
     web = node.folder / "web"
     port = free_port()
-    with ca.serves("--auto-approve", "--tls", "--validity", "20s") as serving:
-        asked = ("--directory", serving.directory, "--fingerprint", fingerprint(ca))
+    with ca.serves("--auto-approve", "--tls", "--validity", "40s") as serving:
+        # Renewed long before they end: every handshake is verified, expiry included.
+        asked = ("--directory", serving.directory, "--fingerprint", fingerprint(ca), "--renewal-threshold", "0.2")
         node.does("node", "issue", "web.internal", *asked, "--out", "web")
         with nginx(node.folder / "nginx", port, web) as reload:
             trust = ssl.create_default_context(cafile=str(web / "ca.pem"))
@@ -195,9 +196,10 @@ def test_two_daemons_on_one_folder_renew_once_and_tell_the_service_once(ca: Pers
     # It takes its time, so that the other daemon comes upon a certificate that nobody has been told of yet.
     script.write_text(f"#!/bin/sh\nopenssl x509 -noout -serial -in {node.folder}/web/cert.pem >> {told}\nsleep 1.5\n")
     script.chmod(0o755)
-    with ca.serves("--auto-approve", "--tls", "--validity", "10s") as serving:
+    with ca.serves("--auto-approve", "--tls", "--validity", "30s") as serving:
         asked = ("--directory", serving.directory, "--fingerprint", fingerprint(ca), "--out", "web")
-        node.does("node", "issue", "web.internal", *asked, "--reload-command", "./reload")
+        sooner = ("--renewal-threshold", "0.2")
+        node.does("node", "issue", "web.internal", *asked, *sooner, "--reload-command", "./reload")
         with starts(node, "renew", "web", "--daemon") as one, starts(node, "renew", "web", "--daemon") as other:
             until(lambda: len(told.read_text().splitlines()) >= 4, "three renewals")
             assert (one.stop(), other.stop()) == (0, 0)

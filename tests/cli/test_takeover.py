@@ -72,7 +72,7 @@ async def play(slow: SlowHost, killed: To, other: To) -> None:
         slow.answer = f"{challenge['token']}.{thumbprint_of(wire.key)}".encode()
         answered = await wire.post(challenge["url"], {})
         assert (answered.json()["status"], answered.headers["retry-after"]) == ("processing", "2")
-        assert slow.reached.is_set()
+        await asyncio.wait_for(slow.reached.wait(), PATIENCE)
         killed.serving.program.kill()
     slow.speaks.set()
     async with httpx.AsyncClient(transport=other, timeout=PATIENCE) as http, asyncio.timeout(PATIENCE):

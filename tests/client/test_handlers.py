@@ -227,7 +227,7 @@ class InRecords:
 
 class TestDNS01:
     def handler(self, nameserver: Nameserver, provider: Any, **options: Any) -> DNS01Handler:
-        return DNS01Handler(provider, resolver=nameserver.address, port=nameserver.port, **{"wait": 4, **options})
+        return DNS01Handler(provider, resolver=nameserver.address, port=nameserver.port, **{"wait": 60, **options})
 
     async def test_a_certificate_by_dns_01_for_a_wildcard_too(self, nameserver: Nameserver) -> None:
         provider = InRecords(nameserver)

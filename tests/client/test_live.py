@@ -1,4 +1,4 @@
-"""Renewal in real time: a real server, real clocks, certificates of seconds."""
+"""Renewal in real time: a real server, real clocks, certificates of seconds, renewed long before they end."""
 
 import asyncio
 from pathlib import Path
@@ -30,11 +30,11 @@ class Renewed:
 
 
 async def test_certificates_are_renewed_again_and_again(tmp_path: Path) -> None:
-    with Privet(tmp_path / "ca", "--validity", "4s") as server:
+    with Privet(tmp_path / "ca", "--validity", "20s") as server:
         async with Client(server.directory, allow_insecure=True) as client:
             first = await client.issue("a.internal")
             renewed = Renewed()
-            await client.auto_renew(on_renewed=renewed)
+            await client.auto_renew(on_renewed=renewed, renewal_threshold=0.1)
             await renewed.more(3)
             assert client.renewal is not None
             assert client.renewal.healthy
@@ -45,11 +45,13 @@ async def test_certificates_are_renewed_again_and_again(tmp_path: Path) -> None:
 
 async def test_a_ca_that_was_killed_is_found_again(tmp_path: Path) -> None:
     failed = asyncio.Event()
-    with Privet(tmp_path / "ca", "--validity", "4s") as server:
+    with Privet(tmp_path / "ca", "--validity", "20s") as server:
         async with Client(server.directory, allow_insecure=True) as client:
             await client.issue("a.internal")
             renewed = Renewed()
-            await client.auto_renew(on_renewed=renewed, on_error=lambda name, error: failed.set())
+            await client.auto_renew(
+                on_renewed=renewed, on_error=lambda name, error: failed.set(), renewal_threshold=0.1
+            )
             await renewed.more(1)
             assert server.program is not None
             server.program.kill()

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -40,21 +41,30 @@ def need(name: str, *, path: str = os.pathsep.join((HERE, ELSEWHERE)), source: s
     pytest.skip(missing)
 
 
+_SHARE = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+_SHARES = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+_GIVEN = deque[int](maxlen=1000)
+
+
 def free_port() -> int:
-    """A port that nobody has, out of those that the system gives to nobody who doesn't ask for them by number."""
-    for port in SystemRandom().sample(range(20_000, 32_000), 100):
+    """A port that nobody has, out of those that the system gives to nobody who doesn't ask for them by number. Whoever
+    was given it finds it free now and later: no other test of this run is given the same one."""
+    for port in SystemRandom().sample(range(20_000 + _SHARE, 32_000, _SHARES), 100):
         with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+            if port not in _GIVEN:
+                probe.bind(("127.0.0.1", port))
+                _GIVEN.append(port)
+                return port
     raise OSError("a hundred ports tried, and all are taken")
 
 
 class Program:
-    """A running program. What it prints is read as it comes; `wait_for` waits for a line of it."""
+    """A running program. What it prints is read as it comes; `wait_for` waits for a line of it. Lines that it prints
+    at once are heard at once: whoever has waited for one of them may look for the others."""
 
     def __init__(self, *command: str | Path, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> None:
         self.command = [str(part) for part in command]
-        self._lines: list[str] = []
+        self._said: list[str] = []
         self._ended = False
         self._news = threading.Condition()
         # A session of its own, so that what it started can be ended with it.
@@ -65,8 +75,6 @@ class Program:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
-            errors="replace",
             start_new_session=True,
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
@@ -74,25 +82,29 @@ class Program:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            with self._news:
-                self._lines.append(line)
-                self._news.notify_all()
+        rest = b""
+        while piece := os.read(self.process.stdout.fileno(), 65536):
+            lines, newline, rest = (rest + piece).rpartition(b"\n")
+            self._hear(lines + newline)
+        self._hear(rest, ended=True)
+
+    def _hear(self, said: bytes, *, ended: bool = False) -> None:
         with self._news:
-            self._ended = True
+            self._said.append(said.decode(errors="replace").replace("\r\n", "\n"))
+            self._ended = ended
             self._news.notify_all()
 
     @property
     def output(self) -> str:
         with self._news:
-            return "".join(self._lines)
+            return "".join(self._said)
 
     def wait_for(self, pattern: str, *, seconds: float = 60, after: int = 0) -> re.Match[str]:
         """Return the first match of `pattern` behind the character `after` of what the program prints."""
         deadline = time.monotonic() + seconds
         with self._news:
             while True:
-                match = re.compile(pattern).search("".join(self._lines), after)
+                match = re.compile(pattern).search("".join(self._said), after)
                 if match is not None:
                     return match
                 if self._ended or not self._news.wait(deadline - time.monotonic()):

@@ -26,7 +26,8 @@ def caddy(request: pytest.FixtureRequest, server: Privet, root: Path, tmp_path: 
 def fetch(port: int, name: str, root: Path) -> str:
     """A page from a server on this machine that proves to be `name` to somebody who trusts the root alone."""
     context = strict_context(ssl.Purpose.SERVER_AUTH, root.read_bytes())
-    for _ in range(50):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
         try:
             with (
                 socket.create_connection(("127.0.0.1", port)) as connection,

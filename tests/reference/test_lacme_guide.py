@@ -169,7 +169,7 @@ async def test_contexts_are_rebuilt_when_certificates_renew(tmp_path: Path) -> N
         said.append(text)
         renewed.set()
 
-    with Privet(tmp_path / "ca", "--validity", "4s") as ca, FileStore(tmp_path / "node") as store:
+    with Privet(tmp_path / "ca", "--validity", "10s") as ca, FileStore(tmp_path / "node") as store:
         names: dict[str, Any] = {"Client": Client, "CA_DIRECTORY": ca.directory, "store": store, "print": say}
         names |= {"handler": HTTP01Handler(), "ca_cert_pem": ca.root().read_bytes(), "serve_forever": renewed.wait}
         names["bundle"] = None

@@ -308,9 +308,9 @@ class TestTogether:
         with PostgresStore(database) as store, PostgresStore(database) as stopped:
             store.commit(Record("account", "1"))
             (session,) = stopped._idle
-            session.execute("SET idle_in_transaction_session_timeout = '200ms'")
             session.execute("BEGIN")
             session.execute("SELECT FROM privet.record FOR UPDATE")
+            session.execute("SET idle_in_transaction_session_timeout = '200ms'")
             store.commit(Record("account", "1", version=1))
             stopped.commit(Record("account", "1", version=2))
 

@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import httpx
@@ -13,10 +14,13 @@ from tests.validation.scene import CANARY, Scene
 from tests.validation.town import Handler, response
 from tests.wire import BASE, Wire, thumbprint_of
 
-from privet import ACMEResponder, CertificateAuthority, ChallengeValidator, MemoryStore
+from privet import ACMEResponder, CertificateAuthority, ChallengeValidator, Limits, MemoryStore
 from privet.acme.encoding import to_base64url
 from privet.validation import CAA, CheckingCAA, Retrying
 from privet.validation.dns01 import account_label
+
+PATIENT = Limits(patience=timedelta(seconds=60))
+"""Whoever answers a challenge hears what came of it, however slow this machine is."""
 
 
 def responder(scene: Scene) -> ACMEResponder:
@@ -28,7 +32,7 @@ def responder(scene: Scene) -> ACMEResponder:
         "dns-01": Retrying(scene.dns01(), within=0),
         "tls-alpn-01": scene.tls(),
     }
-    return ACMEResponder(ca, challenge_validator=validators)
+    return ACMEResponder(ca, challenge_validator=validators, limits=PATIENT)
 
 
 def answers(pages: dict[str, str]) -> Handler:
@@ -79,7 +83,7 @@ def test_each_directory_has_its_own_view_of_names(scene: Scene) -> None:
 
     def directory(nameserver: Nameserver) -> ACMEResponder:
         resolver = scene.resolver(nameservers=[nameserver.address])
-        return ACMEResponder(ca, challenge_validator={"http-01": scene.http01(resolver=resolver)})
+        return ACMEResponder(ca, challenge_validator={"http-01": scene.http01(resolver=resolver)}, limits=PATIENT)
 
     views = {"inside": scene.nameserver, "outside": outside}
     app = Starlette(routes=[Mount(f"/{view}", directory(nameserver)) for view, nameserver in views.items()])
@@ -142,7 +146,8 @@ def test_a_record_that_stays_is_good_for_an_account_whatever_key_it_had(scene: S
         ca = CertificateAuthority(MemoryStore())
         ca.init()
         persist = scene.dns_persist()
-        app = ACMEResponder(ca, challenge_validator={"dns-persist-01": CheckingCAA(persist, caa(scene))})
+        validators = {"dns-persist-01": CheckingCAA(persist, caa(scene))}
+        app = ACMEResponder(ca, challenge_validator=validators, limits=PATIENT)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=BASE) as http:
             wire = Wire(http)
             meta = (await http.get(f"{BASE}/directory")).json()["meta"]
@@ -168,7 +173,7 @@ def test_an_account_has_a_label_of_its_own(scene: Scene) -> None:
         ca = CertificateAuthority(MemoryStore())
         ca.init()
         validator = CheckingCAA(scene.dns_account(), caa(scene))
-        app = ACMEResponder(ca, challenge_validator={"dns-account-01": validator})
+        app = ACMEResponder(ca, challenge_validator={"dns-account-01": validator}, limits=PATIENT)
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=BASE) as http:
             wire = Wire(http)
             order, challenge = await challenged(wire, "www.internal", "dns-account-01")

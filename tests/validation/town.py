@@ -54,7 +54,7 @@ class Host:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._live, daemon=True)
         self._thread.start()
-        self._ready.wait(10)
+        assert self._ready.wait(60)
 
     def _live(self) -> None:
         if self.namespace is not None:
@@ -158,7 +158,8 @@ class Town:
 
     def _wait_for_links(self) -> None:
         """The kernel sees a carrier when it gets round to it, within a second."""
-        for _ in range(200):
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
             links = subprocess.run(["ip", "-n", self.namespaces[0], "-j", "link"], check=True, capture_output=True)
             if {link["operstate"] for link in json.loads(links.stdout) if link["ifname"] != "lo"} == {"UP"}:
                 return
