@@ -187,6 +187,46 @@ def test_a_worker_that_dies_is_replaced(person: Person) -> None:
             os.close(ended)
         assert get(serving, "/directory").status_code == 200, "the socket waits for a worker"
         assert not before & workers(children)
+        for pid in before:
+            serving.program.wait_for(f"WARNING the worker {pid} was killed by SIGKILL.*: another replaces it")
+
+
+def test_a_worker_that_cannot_be_replaced_yet_is_replaced_later(person: Person) -> None:
+    """Meanwhile the others serve; and what is away for a moment is not made anew."""
+    with person.serves("--workers", "2") as serving:
+        root = get(serving, "/ca.pem").content
+        children = Path(f"/proc/{serving.program.process.pid}/task/{serving.program.process.pid}/children")
+        while listening(serving.port) < 1 + 2 * 4:
+            time.sleep(0.05)  # they have yet to start
+        away = {path: person.folder / f"away-{path.name}" for path in person.folder.glob("privet.db*")}
+        for path, elsewhere in away.items():
+            path.rename(elsewhere)
+        one, other = workers(children)
+        os.kill(one, signal.SIGKILL)
+        serving.program.wait_for("ERROR a worker cannot start: there is nothing at")
+        assert get(serving, "/ca.pem").content == root
+        assert not list(person.folder.glob("privet.db*"))
+        for path, elsewhere in away.items():
+            elsewhere.rename(path)
+        while listening(serving.port) < 1 + 2 * 4:
+            time.sleep(0.05)  # before the next try
+        assert other in workers(children)
+        assert get(serving, "/ca.pem").content == root
+
+
+def test_workers_none_of_which_can_start_are_not_tried_for_ever(person: Person) -> None:
+    serving = person.serves("--workers", "2")
+    children = Path(f"/proc/{serving.program.process.pid}/task/{serving.program.process.pid}/children")
+    while listening(serving.port) < 1 + 2 * 4:
+        time.sleep(0.05)  # they have yet to start
+    for path in person.folder.glob("privet.db*"):
+        path.unlink()
+    for pid in workers(children):
+        os.kill(pid, signal.SIGKILL)
+    assert serving.program.process.wait(120) == 1
+    serving.program.stop()
+    assert "privet: a worker could not start: its log above says why\n" in serving.program.output
+    assert not list(person.folder.glob("privet.db*"))
 
 
 def test_connections_are_spread_over_all_workers(person: Person) -> None:

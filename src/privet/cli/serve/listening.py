@@ -73,13 +73,14 @@ def listen(host: str, port: int, *, shared: bool = False) -> Iterator[list[socke
 
 
 class _Beside:
-    """In the supervisor nothing but an address; in a worker that it is sent to, another socket that listens there."""
+    """In the supervisor nothing but an address; in a worker that it is sent to, another socket that is bound there. The
+    worker listens when it serves: if it cannot, nobody has come to it in vain."""
 
     def __init__(self, listening: socket.socket) -> None:
         self._at = listening.getsockname()[:2]
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _listen, (*self._at, True)
+        return _bind, (*self._at, True)
 
     def close(self) -> None:
         pass

@@ -15,16 +15,15 @@ from types import FrameType
 from urllib.parse import urlsplit
 
 import uvicorn
-from uvicorn.config import STARTUP_FAILURE
-from uvicorn.supervisors import Multiprocess
 
 from privet.cli.failures import Failure
 from privet.cli.logs import log_config
 from privet.cli.printing import warn_of_end
 from privet.cli.serve.greeting import greeting
-from privet.cli.serve.listening import is_loopback, is_unspecified, listen, listen_at, resolve, spread
+from privet.cli.serve.listening import is_loopback, is_unspecified, listen, listen_at, resolve
 from privet.cli.serve.protocol import Connection
 from privet.cli.serve.site import GRACE, Files, Site, import_metrics
+from privet.cli.serve.workers import run_workers
 from privet.cli.settings import Settings
 
 log = logging.getLogger("privet")
@@ -84,7 +83,7 @@ def run(settings: Settings, files: Files) -> None:
             _run_alone(config, sockets)
         else:
             site.close()
-            _run_workers(config, sockets)
+            run_workers(config, sockets)
 
 
 def _stay(number: int, frame: FrameType | None) -> None:
@@ -113,21 +112,6 @@ def _run_alone(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
     server.run(sockets)
     if not server.started:
         raise Failure("the server could not start: its log above says why")
-
-
-def _run_workers(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
-    supervisor = _Supervisor(config, spread(sockets))
-    supervisor.run()
-    if any(process.exitcode == STARTUP_FAILURE for process in supervisor.processes):
-        raise Failure("a worker could not start: its log above says why")
-
-
-class _Supervisor(Multiprocess):
-    def terminate_all(self) -> None:
-        # Whoever connects from now on is to be told at once, and not when the last worker has ended.
-        for listening in self.sockets:
-            listening.close()
-        super().terminate_all()
 
 
 def external_url_of(settings: Settings, address: str, port: int | None) -> str:

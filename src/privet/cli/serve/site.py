@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from types import ModuleType
 from typing import Any
@@ -34,7 +35,7 @@ from privet.cli.logs import begin_request
 from privet.cli.serve.proxy import TrustedProxies
 from privet.cli.serve.tls import OwnCertificate
 from privet.cli.settings import Settings
-from privet.cli.stores import check_time, init_authority, open_settings_store
+from privet.cli.stores import check_time, init_authority, load_authority, open_settings_store
 from privet.server.asgi import Receive, Scope, Send
 from privet.server.limits import Limits
 from privet.server.responder import ACMEResponder
@@ -71,7 +72,8 @@ class Files:
 
 
 class Site:
-    """`listeners` are the addresses and ports this server listens at itself."""
+    """`listeners` are the addresses and ports this server listens at itself; the `first` process makes what is not
+    there yet."""
 
     def __init__(
         self,
@@ -80,6 +82,8 @@ class Site:
         external_url: str,
         tls_names: tuple[str, ...],
         listeners: tuple[tuple[str, int], ...] = (),
+        *,
+        first: bool = True,
     ) -> None:
         self.settings = settings
         self.files = files
@@ -88,18 +92,21 @@ class Site:
         self.registry: Any = None
         """What counts for `--metrics`, where the server is one process."""
         self._tls_names = tls_names
+        self._first = first
         self._ca: CertificateAuthority | None = None
         self._own: OwnCertificate | None = None
         self._store: OpenStore | None = None
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Site, (self.settings, self.files, self.external_url, self._tls_names, self.listeners)
+        arguments = self.settings, self.files, self.external_url, self._tls_names, self.listeners
+        return partial(Site, *arguments, first=False), ()
 
     def open(self) -> CertificateAuthority:
         """Open the store, and make what the first start makes. Raises what the store and the authority raise."""
         if self._ca is None:
-            self._store = open_settings_store(self.settings.store)
-            ca = init_authority(self._store, self.settings)
+            # A worker makes nothing: if all of it is gone, another authority would not bring it back.
+            self._store = open_settings_store(self.settings.store, existing=not self._first)
+            ca = (init_authority if self._first else load_authority)(self._store, self.settings)
             check_time(ca)
             if self.settings.tls:
                 names, validity = self._certifiable(ca), self.settings.tls_validity

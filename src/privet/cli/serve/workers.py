@@ -1,0 +1,97 @@
+"""Workers: processes that serve together, and the one that keeps as many of them as were asked for.
+
+The law of this module: a worker that ends is replaced for as long as another one serves, and the log tells of it.
+"""
+
+import logging
+import signal
+import socket
+import time
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
+
+from privet.cli.failures import Failure
+from privet.cli.serve.listening import spread
+
+log = logging.getLogger("privet")
+
+# Seconds without an answer after which a worker is taken for hung. It is silent while it starts, which takes a small
+# machine that starts several of them far longer than the five seconds that uvicorn would wait.
+_PATIENCE = 30.0
+# How long each look waits for an answer: meanwhile no signal is heeded.
+_LOOK = 0.5
+# Seconds until the next try, when what took a worker's place could not start.
+_PAUSE = 5.0
+
+
+def run_workers(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
+    """Serve with several processes until a signal comes. Raises `Failure`."""
+    supervisor = _Supervisor(config, spread(sockets))
+    supervisor.run()
+    if supervisor.gave_up:
+        raise Failure("a worker could not start: its log above says why")
+
+
+class _Supervisor(Multiprocess):
+    gave_up = False
+    _first: frozenset[Process] = frozenset()
+    _heard: Mapping[Process, float] = MappingProxyType({})
+    """When each was last known to be well."""
+
+    def init_processes(self) -> None:
+        super().init_processes()
+        self._first = frozenset(self.processes)
+
+    def terminate_all(self) -> None:
+        # Whoever connects from now on is to be told at once, and not when the last worker has ended.
+        for listening in self.sockets:
+            listening.close()
+        super().terminate_all()
+
+    def keep_subprocess_alive(self) -> None:
+        now = time.monotonic()
+        self._heard = heard = {worker: self._heard.get(worker, now) for worker in self.processes}
+        for place, worker in enumerate(self.processes):
+            if self.should_exit.is_set():
+                return
+            silent = now - heard[worker]
+            if worker.process.is_alive():
+                if worker.ping(_LOOK):
+                    heard[worker] = now
+                elif silent > _PATIENCE:
+                    log.warning(
+                        "the worker %s has not answered for %d seconds: another replaces it", worker.pid, silent
+                    )
+                    self._replace(place)
+            elif worker.exitcode != STARTUP_FAILURE:
+                log.warning("the worker %s %s: another replaces it", worker.pid, _end(worker.exitcode))
+                self._replace(place)
+            elif worker in self._first or not any(each.process.is_alive() for each in self.processes):
+                self.gave_up = True
+                self.should_exit.set()
+            elif silent > _PAUSE:
+                self._replace(place)
+
+    def _replace(self, place: int) -> None:
+        before = self.processes[place]
+        before.kill()  # if it is not dead yet
+        before.join()
+        self.processes[place] = Process(self.config, self.sockets)
+        self.processes[place].start()
+
+
+def _end(exitcode: int | None) -> str:
+    """How a process has ended."""
+    if exitcode is None or exitcode >= 0:
+        return f"has ended with status {exitcode}"
+    try:
+        name = signal.Signals(-exitcode).name
+    except ValueError:
+        name = f"signal {-exitcode}"
+    by = f"was killed by {name}"
+    return f"{by}, as the system does where memory is short" if -exitcode == signal.SIGKILL else by
