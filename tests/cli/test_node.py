@@ -548,14 +548,6 @@ def test_mistakes_are_a_sentence_each_and_nothing_is_made(node: Person, options:
     assert list(node.folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["bootstrap", "issue", "renew", "status"])
-def test_help_teaches_with_examples(node: Person, command: str) -> None:
-    assert (
-        f"privet node {command} "
-        in node.does("node", command, "--help").out.partition("Options")[0].partition("```")[2]
-    )
-
-
 # --- the users of databases ---
 
 

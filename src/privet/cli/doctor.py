@@ -85,8 +85,10 @@ def doctor(
 
     ```
     privet doctor node-1.internal:8443 --ca ca.crt --cert node.crt --key node.key
-    privet doctor --cert client.crt --key client.key --ca ca.crt --directory https://ca.internal:8555/directory
-    privet doctor 'postgresql://epoch_user@db.internal/production?sslcert=fullchain.pem&sslkey=key.pem&sslrootcert=ca.pem'
+    privet doctor --cert client.crt --key client.key --ca ca.crt \\
+        --directory https://ca.internal:8555/directory
+    privet doctor postgresql://epoch_user@db.internal/production \\
+        --cert fullchain.pem --key key.pem --ca ca.pem
     ```
     """
     if not (address or cert or key or ca or directory):

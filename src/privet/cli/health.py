@@ -39,6 +39,10 @@ def health(
 ) -> None:
     """Ask a server whether it is ready to issue certificates. Exits with 0 if it is, and with 1 if it is not.
 
+    ```
+    privet health https://ca.internal:8555
+    ```
+
     Without a URL it asks the server that the same environment and configuration file start on this machine, so that a
     container can check itself:
 

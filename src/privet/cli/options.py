@@ -8,6 +8,8 @@ import typer
 from privet.ca import KeyType
 from privet.cli.settings import DEFAULT_STORE
 
+_KEY = "The key"
+
 Config = Annotated[
     str | None,
     typer.Option(
@@ -80,6 +82,7 @@ KeyKind = Annotated[
         case_sensitive=False,
         metavar="KIND",
         help=f"The kind of key to make: {', '.join(KeyType)}.",
+        rich_help_panel=_KEY,
     ),
 ]
 Permit = Annotated[
@@ -106,12 +109,20 @@ Validity = Annotated[
     ),
 ]
 PasswordFile = Annotated[
-    Path | None, typer.Option("--password-file", metavar="FILE", help="Encrypt the new key with the password in FILE.")
+    Path | None,
+    typer.Option(
+        "--password-file",
+        metavar="FILE",
+        help="Encrypt the new key with the password in FILE.",
+        rich_help_panel=_KEY,
+    ),
 ]
 Traditional = Annotated[
     bool,
     typer.Option(
-        "--traditional", help="Write the new key in OpenSSL's traditional format, where it has one, not PKCS#8."
+        "--traditional",
+        help="Write the new key in OpenSSL's traditional format, where it has one, not PKCS#8.",
+        rich_help_panel=_KEY,
     ),
 ]
 PostgreSQL = Annotated[

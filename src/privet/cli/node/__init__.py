@@ -29,7 +29,8 @@ def _node() -> None:
     """A certificate for this machine, from this or any other ACME server, kept renewed.
 
     ```
-    privet node issue web.internal --directory https://ca.internal:8555/directory --fingerprint 5C:0B:… --out /etc/web
+    privet node issue web.internal --out /etc/web \\
+        --directory https://ca.internal:8555/directory --fingerprint 5C:0B:…
     privet node renew /etc/web --daemon
     ```
     """

@@ -41,16 +41,30 @@ from privet.client.schedule import Schedule
 from privet.client.signing import ExternalAccount
 from privet.client.trust import read_fingerprint, trust_in
 
-node = typer.Typer()
+node = typer.Typer(rich_markup_mode="markdown")
+
+_CA = "Whom to ask, and to trust"
+_PROOF = "How control is proved"
+_ACCOUNT = "The account"
+_FILES = "The files, and their service"
+_RENEWAL = "Renewal"
 
 Directory = Annotated[
     str,
-    typer.Option("--directory", metavar="URL", help="The CA's directory, such as https://ca.internal:8555/directory."),
+    typer.Option(
+        "--directory",
+        metavar="URL",
+        help="The CA's directory, such as https://ca.internal:8555/directory.",
+        rich_help_panel=_CA,
+    ),
 ]
 Fingerprint = Annotated[
     str | None,
     typer.Option(
-        "--fingerprint", metavar="SHA256", help="The root's SHA-256, as `privet root` prints it where the CA is."
+        "--fingerprint",
+        metavar="SHA256",
+        help="The root's SHA-256, as `privet root` prints it where the CA is.",
+        rich_help_panel=_CA,
     ),
 ]
 Folders = Annotated[
@@ -68,13 +82,15 @@ def bootstrap(
     ] = False,
     json: options.JSON = False,
 ) -> None:
-    """Trust a CA: fetch its root, check the fingerprint, and write it into a file.
+    """Trust a CA, by the fingerprint of its root.
 
     ```
-    privet node bootstrap --directory https://ca.internal:8555/directory --fingerprint 5C:0B:… --out root.pem
+    privet node bootstrap --out root.pem \\
+        --directory https://ca.internal:8555/directory --fingerprint 5C:0B:…
     ```
 
-    Without --fingerprint it says what there is to compare, and writes nothing.
+    The root is fetched from the CA, and written into a file if its fingerprint is right. Without --fingerprint it
+    says what there is to compare, and writes nothing.
     """
     mistakes = _about_trust(directory, fingerprint)
     if out is None and not install_ and fingerprint is not None:
@@ -108,121 +124,192 @@ def issue(
     names: Annotated[
         list[str] | None, typer.Argument(metavar="NAME...", help="DNS names, wildcards, and IP addresses.")
     ] = None,
+    postgres: options.PostgreSQL = None,
+    profile: Annotated[str | None, typer.Option(metavar="NAME", help="One of the profiles that the CA offers.")] = None,
+    keep: Annotated[
+        bool, typer.Option("--keep", help="Keep what is there if it is young, and was asked for in the same way.")
+    ] = False,
     directory: Annotated[
         str | None,
         typer.Option(
-            "--directory", metavar="URL", help="The CA's directory, such as https://ca.internal:8555/directory."
+            "--directory",
+            metavar="URL",
+            help="The CA's directory, such as https://ca.internal:8555/directory.",
+            rich_help_panel=_CA,
         ),
     ] = None,
+    fingerprint: Fingerprint = None,
+    ca_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Trust the roots in this file, and these alone.", rich_help_panel=_CA),
+    ] = None,
+    insecure: Annotated[
+        bool,
+        typer.Option(
+            "--insecure", help="Use plain http, where anybody on the way can answer for the CA.", rich_help_panel=_CA
+        ),
+    ] = False,
     vault: Annotated[
         str | None,
         typer.Option(
             "--vault",
             metavar="URL",
             help="Ask by Vault's PKI API instead, with --role and --token-file, at https://ca.internal:8555.",
+            rich_help_panel=_CA,
         ),
     ] = None,
     role: Annotated[
-        str | None, typer.Option("--role", metavar="NAME", help="With --vault: the role that the token is for.")
+        str | None,
+        typer.Option(
+            "--role", metavar="NAME", help="With --vault: the role that the token is for.", rich_help_panel=_CA
+        ),
     ] = None,
     token_file: Annotated[
-        Path | None, typer.Option("--token-file", metavar="FILE", help="With --vault: the file that has the token.")
+        Path | None,
+        typer.Option(
+            "--token-file", metavar="FILE", help="With --vault: the file that has the token.", rich_help_panel=_CA
+        ),
     ] = None,
-    postgres: options.PostgreSQL = None,
-    fingerprint: Fingerprint = None,
-    ca_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Trust the roots in this file, and these alone.")
-    ] = None,
-    insecure: Annotated[
-        bool, typer.Option("--insecure", help="Use plain http, where anybody on the way can answer for the CA.")
-    ] = False,
     http_01: Annotated[
-        bool, typer.Option("--http-01", help="Prove control by answering on port 80, or on --http-01-port.")
+        bool,
+        typer.Option(
+            "--http-01",
+            help="Prove control by answering on port 80, or on --http-01-port.",
+            rich_help_panel=_PROOF,
+        ),
     ] = False,
     http_01_port: Annotated[
         int | None,
-        typer.Option("--http-01-port", metavar="PORT", min=1, max=65535, help="The port that port 80 is forwarded to."),
+        typer.Option(
+            "--http-01-port",
+            metavar="PORT",
+            min=1,
+            max=65535,
+            help="The port that port 80 is forwarded to.",
+            rich_help_panel=_PROOF,
+        ),
     ] = None,
     webroot: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Prove control by files in a folder that a web server shows.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Prove control by files in a folder that a web server shows.",
+            rich_help_panel=_PROOF,
+        ),
     ] = None,
     dns_hook: Annotated[
         str | None,
         typer.Option(
             metavar="PROGRAM",
             help="Prove control by records in DNS: PROGRAM present NAME VALUE, and PROGRAM cleanup NAME VALUE.",
+            rich_help_panel=_PROOF,
         ),
     ] = None,
     tls_alpn_01: Annotated[
-        bool, typer.Option("--tls-alpn-01", help="Prove control by answering on port 443, or on --tls-alpn-01-port.")
+        bool,
+        typer.Option(
+            "--tls-alpn-01",
+            help="Prove control by answering on port 443, or on --tls-alpn-01-port.",
+            rich_help_panel=_PROOF,
+        ),
     ] = False,
     tls_alpn_01_port: Annotated[
         int | None,
         typer.Option(
-            "--tls-alpn-01-port", metavar="PORT", min=1, max=65535, help="The port that port 443 is forwarded to."
+            "--tls-alpn-01-port",
+            metavar="PORT",
+            min=1,
+            max=65535,
+            help="The port that port 443 is forwarded to.",
+            rich_help_panel=_PROOF,
+        ),
+    ] = None,
+    external_account: Annotated[
+        str | None,
+        typer.Option(metavar="KID", help="The id of the key by which the CA lets you in.", rich_help_panel=_ACCOUNT),
+    ] = None,
+    external_account_key_file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="The file with that key, in base64url.", rich_help_panel=_ACCOUNT),
+    ] = None,
+    contact: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="EMAIL",
+            help="Whom the CA may write to. May be given several times.",
+            rich_help_panel=_ACCOUNT,
         ),
     ] = None,
     owner: Annotated[
-        str | None, typer.Option(metavar="USER[:GROUP]", help="Whom the files are to belong to; for root.")
+        str | None,
+        typer.Option(metavar="USER[:GROUP]", help="Whom the files are to belong to; for root.", rich_help_panel=_FILES),
     ] = None,
     mode: Annotated[
-        str, typer.Option(metavar="MODE", help="The mode of key.pem: 0600, or 0640 to let a group read it.")
+        str,
+        typer.Option(
+            metavar="MODE",
+            help="The mode of key.pem: 0600, or 0640 to let a group read it.",
+            rich_help_panel=_FILES,
+        ),
     ] = "0600",
     reload_command: Annotated[
         str | None,
         typer.Option(
-            metavar="COMMAND", help="Run this when there is a new certificate, now and later, without a shell."
+            metavar="COMMAND",
+            help="Run this when there is a new certificate, now and later, without a shell.",
+            rich_help_panel=_FILES,
         ),
     ] = None,
     key_type: options.KeyKind = KeyType.P256,
     password_file: options.PasswordFile = None,
     traditional: options.Traditional = False,
-    external_account: Annotated[
-        str | None, typer.Option(metavar="KID", help="The id of the key by which the CA lets you in.")
-    ] = None,
-    external_account_key_file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The file with that key, in base64url.")
-    ] = None,
-    profile: Annotated[str | None, typer.Option(metavar="NAME", help="One of the profiles that the CA offers.")] = None,
-    contact: Annotated[
-        list[str] | None, typer.Option(metavar="EMAIL", help="Whom the CA may write to. May be given several times.")
-    ] = None,
     renewal_threshold: Annotated[
         float,
-        typer.Option(metavar="PART", help="Renew after this part of its life, such as 0.5, unless the CA says when."),
+        typer.Option(
+            metavar="PART",
+            help="Renew after this part of its life, such as 0.5, unless the CA says when.",
+            show_default="two thirds",
+            rich_help_panel=_RENEWAL,
+        ),
     ] = 2 / 3,
     days_before_expiry: Annotated[
-        float | None, typer.Option(metavar="DAYS", help="Renew so long before its end, but not in its first half.")
+        float | None,
+        typer.Option(
+            metavar="DAYS", help="Renew so long before its end, but not in its first half.", rich_help_panel=_RENEWAL
+        ),
     ] = None,
     reuse_key: Annotated[
         bool,
         typer.Option(
-            "--reuse-key", help="Keep the key when it is renewed, for those who pin it, or connect at any time."
+            "--reuse-key",
+            help="Keep the key when it is renewed, for those who pin it, or connect at any time.",
+            rich_help_panel=_RENEWAL,
         ),
-    ] = False,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Keep what is there if it is young, and was asked for in the same way.")
     ] = False,
     json: options.JSON = False,
 ) -> None:
     """Get a certificate, and write it where a service reads it.
 
     ```
-    privet node issue web.internal 10.0.0.7 --directory https://ca.internal:8555/directory --fingerprint 5C:0B:… \\
-        --out /etc/web --reload-command 'nginx -s reload'
+    privet node issue web.internal 10.0.0.7 --out /etc/web \\
+        --directory https://ca.internal:8555/directory --fingerprint 5C:0B:… \\
+        --reload-command 'nginx -s reload'
     ```
 
     ```
-    privet node issue db.internal --directory https://ca.internal:8555/directory --ca-file root.pem --http-01 \\
-        --out /etc/postgresql/tls --owner postgres --reload-command 'systemctl reload postgresql'
+    privet node issue db.internal --out /etc/postgresql/tls --owner postgres \\
+        --directory https://ca.internal:8555/directory --ca-file root.pem \\
+        --http-01 --reload-command 'systemctl reload postgresql'
     ```
 
     With --postgres it says how to connect. By --vault the user of a database is a certificate's common name; by ACME,
     which knows no users, the server maps the first name to it.
 
     ```
-    privet node issue --postgres postgresql://epoch_user@db.internal/production --vault https://ca.internal:8555 \\
-        --role database --token-file token --fingerprint 5C:0B:… --out /etc/epoch/certs --reuse-key
+    privet node issue --out /etc/epoch/certs --reuse-key \\
+        --postgres postgresql://epoch_user@db.internal/production \\
+        --vault https://ca.internal:8555 --fingerprint 5C:0B:… \\
+        --role database --token-file token
     ```
 
     What was asked for is kept in DIR/.privet, so that `privet node renew DIR` needs no options. A service that could
@@ -324,16 +411,16 @@ def renew(
     force: Annotated[bool, typer.Option("--force", help="Renew what is not due, too.")] = False,
     json: options.JSON = False,
 ) -> None:
-    """Renew what is due, as it was asked for: when the CA suggests it, else after two thirds of its life, or when
-    `privet node issue` was told with --renewal-threshold or --days-before-expiry.
+    """Renew what is due, as it was asked for.
 
     ```
     privet node renew /etc/web /etc/postgresql/tls
     privet node renew /etc/web --daemon
     ```
 
-    After a renewal the reload command is run; one that failed is run again. With --daemon a CA that is down is asked
-    again, ever more often the less time is left.
+    It is due when the CA suggests it, else after two thirds of its life, or when `privet node issue` was told with
+    --renewal-threshold or --days-before-expiry. After a renewal the reload command is run; one that failed is run
+    again. With --daemon a CA that is down is asked again, ever more often the less time is left.
     """
     if daemon and (force or json):
         raise Mistakes([f"--daemon stays, so it cannot be combined with {'--force' if force else '--json'}"])
@@ -370,12 +457,14 @@ def renew(
 
 @node.command()
 def status(folders: Folders, json: options.JSON = False) -> None:
-    """Show how it stands with certificates. Exit status 1 says that somebody has to look: one has ended, its renewal
-    has failed and the end is near, or a new one is not in its place or its service was not told of it.
+    """Show how it stands with certificates.
 
     ```
     privet node status /etc/web
     ```
+
+    Exit status 1 says that somebody has to look: one has ended, its renewal has failed and the end is near, or a new
+    one is not in its place or its service was not told of it.
     """
     now = datetime.now(UTC)
     failures: list[Failure] = []
