@@ -30,11 +30,13 @@ class Counting:
         self._ending = threading.Event()
         self._counted = threading.Semaphore(0)
         self._threads = ThreadPoolExecutor(threads)
-        self._counts: list[Future[list[int]]] = [self._threads.submit(self._count) for _ in range(threads)]
+        # All are opened before anything happens: who opens one without a server is told so at once.
+        stores = [PostgresStore(url, patience=60) for _ in range(threads)]
+        self._counts: list[Future[list[int]]] = [self._threads.submit(self._count, store) for store in stores]
 
-    def _count(self) -> list[int]:
+    def _count(self, store: PostgresStore) -> list[int]:
         counted = []
-        with PostgresStore(self._url, patience=60) as store:
+        with store:
             while not self._ending.is_set():
                 counter = store.get("counter", "") or Record("counter", "", b"0")
                 number = int(counter.body) + 1
