@@ -107,6 +107,7 @@ async def test_it_is_on_record_without_its_key(scene: Scene, caplog: pytest.LogC
             assert token.encode() not in content
             assert token.rpartition(".")[2].encode() not in content
     assert f"issued {found.serial:x} for a.web.internal to token {known.id} (a test) for the role web" in caplog.text
+    assert f"SHA-256 {found.fingerprint}" in caplog.text
     assert body not in caplog.text
     assert token.rpartition(".")[2] not in caplog.text
 
@@ -659,7 +660,8 @@ async def test_a_token_reads_the_certificates_of_its_role(scene: Scene) -> None:
     assert data["revocation_time_rfc3339"] == "2026-03-01T12:00:00Z"
 
 
-async def test_a_token_revokes_what_it_got_itself(scene: Scene) -> None:
+async def test_a_token_revokes_what_it_got_itself(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
     first, second = scene.token(), scene.token()
     data = await scene.issue("web", first, common_name="web.internal")
     serial, number = data["serial_number"], leaf(data).serial_number
@@ -683,6 +685,7 @@ async def test_a_token_revokes_what_it_got_itself(scene: Scene) -> None:
     found = scene.ca.certificate(number)
     assert found is not None
     assert (found.status, found.reason) == ("revoked", 0)
+    assert re.search(rf"revoked {number:x} for token .*, SHA-256 {found.fingerprint}", caplog.text)
     scene.clock.forward(hours=1)
     again = (await scene.ask("revoke", first, {"serial_number": serial})).json()["data"]
     assert again["revocation_time"] == when, "it stays as it is"

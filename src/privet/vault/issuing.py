@@ -206,7 +206,7 @@ async def revoke(engine: Engine, token: Token, serial: int) -> Certificate:
             token = await _look_again(engine, token)
         else:
             engine.observe(events.Revoked(0))
-            log.info("revoked %x for token %s (%s)", serial, token.id, token.name)
+            log.info("revoked %x for token %s (%s), SHA-256 %s", serial, token.id, token.name, revoked.fingerprint)
             return revoked
     raise _too_many()
 
@@ -230,12 +230,13 @@ async def _sign(engine: Engine, token: Token, role: Role, prepared: Certificate)
         engine.observe(events.Pruned(pruned))
     engine.observe(events.Issued(signed.profile))
     log.info(
-        "issued %x for %s to token %s (%s) for the role %s until %s",
+        "issued %x for %s to token %s (%s) for the role %s until %s, SHA-256 %s",
         signed.serial,
         ", ".join(signed.names),
         token.id,
         token.name,
         role.name,
         signed.not_after.isoformat(),
+        signed.fingerprint,
     )
     return signed
