@@ -19,7 +19,7 @@ import dns.update
 import httpx
 
 from privet.client.dns01 import split_address
-from privet.client.errors import ClientError
+from privet.client.errors import ClientError, reason_of
 from privet.client.programs import run_program
 
 
@@ -145,7 +145,7 @@ class AcmeDNS:
                     headers={"X-Api-User": self._username, "X-Api-Key": self._password},
                 )
         except (httpx.HTTPError, httpx.InvalidURL, ValueError, TimeoutError) as error:
-            raise ClientError(f"acme-dns at {self._url} cannot be asked: {str(error) or 'it takes too long'}") from None
+            raise ClientError(f"acme-dns at {self._url} cannot be asked: {reason_of(error)}") from None
         if reply.status_code != 200:
             raise ClientError(f"acme-dns at {self._url} answered {reply.status_code} to the update for {name}")
 

@@ -3,6 +3,8 @@
 The law of this module: whatever a server sends as a problem document gives a `Problem`, and loses nothing on the way.
 """
 
+import os
+import ssl
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +14,44 @@ from privet.acme.problems import URN, Problem, ProblemType, Subproblem
 
 class ClientError(Exception):
     """The certificate could not be had, for a reason no server gave. The text says what to do."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Why nobody answered, in a few words: the system's, which libraries wrap in others that say less."""
+    found, inner = error, error
+    for _ in range(10):
+        if isinstance(inner, TimeoutError) or (isinstance(inner, OSError) and inner.errno is not None):
+            found = inner
+        # The cause; of several the first; or what was put into another exception.
+        within = [inner.__cause__, *(inner.exceptions if isinstance(inner, BaseExceptionGroup) else inner.args)]
+        cause = next((each for each in within if isinstance(each, BaseException)), None)
+        if cause is None:
+            break
+        inner = cause
+    match found:
+        case TimeoutError(errno=None):
+            return "it takes too long"
+        case ssl.SSLCertVerificationError():
+            return str(found.verify_message)
+        case ssl.SSLError(reason="WRONG_VERSION_NUMBER" | "HTTP_REQUEST" | "RECORD_LAYER_FAILURE"):
+            return "what is there does not speak TLS"
+        case ssl.SSLError(reason=str(reason)):
+            return f"TLS failed: {reason.replace('_', ' ').lower()}"
+        case OSError(errno=int(number)) if number > 0:
+            return os.strerror(number)
+        case OSError(strerror=str(text)):  # a name that is not known has a number of its own
+            return text
+    return str(error) or type(error).__name__
+
+
+def untrusted(url: str, error: BaseException) -> ClientError | None:
+    """What to say if it was the server's certificate."""
+    if "CERTIFICATE_VERIFY_FAILED" not in str(error):
+        return None
+    return ClientError(
+        f"the certificate of {url} is not trusted here ({reason_of(error)}); give the CA's root as ca_bundle=, or its "
+        "ca_fingerprint="
+    )
 
 
 class ReceivedProblem(Problem):

@@ -18,7 +18,7 @@ import httpx
 
 from privet.acme.encoding import from_base64url, from_json, to_json
 from privet.acme.problems import Problem, ProblemType
-from privet.client.errors import ClientError, received_problem
+from privet.client.errors import ClientError, reason_of, received_problem, untrusted
 from privet.client.signing import AccountKey
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -132,7 +132,15 @@ class Session:
     async def directory(self) -> Directory:
         """What the server offers, asked for once."""
         if self._directory is None:
-            self._directory = self._read_directory((await self.get(self.directory_url)).json())
+            try:
+                reply = await self.get(self.directory_url)
+            except Problem as problem:
+                if problem.type.status not in (404, 405):
+                    raise
+                raise ClientError(
+                    f"there is no ACME directory at {self.directory_url}: the server answers {problem.type.status}"
+                ) from problem
+            self._directory = self._read_directory(reply.json())
         return self._directory
 
     def forget_directory(self) -> None:
@@ -266,12 +274,9 @@ class Session:
         except TimeoutError:
             raise Unreachable(f"{url} did not answer within {self._timeout:g} seconds") from None
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, ValueError, OSError) as error:
-            if "CERTIFICATE_VERIFY_FAILED" in str(error):
-                raise ClientError(
-                    f"the certificate of {url} is not trusted here ({error}); give the CA's root as ca_bundle=, or its "
-                    "ca_fingerprint="
-                ) from None
-            raise Unreachable(f"no answer from {url}: {str(error) or type(error).__name__}") from None
+            if refusal := untrusted(url, error):
+                raise refusal from None
+            raise Unreachable(f"no answer from {url}: {reason_of(error)}") from None
         self._keep_nonce(answered)
         if status >= 400:
             raise received_problem(_document(body), status, dict(answered))

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from privet.client.errors import ClientError
+from privet.client.errors import ClientError, reason_of
 from privet.client.session import origin_of, shown
 
 _ROOT_MAX = 1 << 18
@@ -94,7 +94,7 @@ async def fetch_roots(
             f"the root cannot be fetched from {url}: that took longer than {patience:g} seconds"
         ) from None
     except (httpx.HTTPError, httpx.StreamError, ValueError, OSError) as error:
-        raise ClientError(f"the root cannot be fetched from {url}: {str(error) or type(error).__name__}") from None
+        raise ClientError(f"the root cannot be fetched from {url}: {reason_of(error)}") from None
     try:
         return x509.load_pem_x509_certificates(bytes(body))
     except Exception:  # the parser has many, and a stranger chooses which one we meet

@@ -23,7 +23,7 @@ from privet.bundle import KIND as BUNDLE
 from privet.bundle import CertBundle
 from privet.ca import keys
 from privet.ca.keys import KeyType, PrivateKey
-from privet.client.errors import ClientError
+from privet.client.errors import ClientError, reason_of, untrusted
 from privet.client.issued import Issued, check_issued, make_csr, read_chain
 from privet.client.keeping import ensure, keep, whole
 from privet.client.keyform import KeyForm
@@ -210,7 +210,9 @@ class VaultClient:
                     if len(body) > _ANSWER_MAX:
                         raise ClientError(f"what {self.url} answers is too long for a certificate")
         except (httpx.HTTPError, httpx.StreamError, ValueError, OSError) as error:
-            raise ClientError(f"{self.url} cannot be asked: {str(error) or type(error).__name__}") from None
+            if refusal := untrusted(self.url, error):
+                raise refusal from None
+            raise ClientError(f"{self.url} cannot be asked: {reason_of(error)}") from None
         try:
             document = json.loads(body)
         except (ValueError, RecursionError):
