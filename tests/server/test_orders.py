@@ -303,6 +303,7 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
         {"notBefore": at(NOW + timedelta(hours=2)), "notAfter": at(NOW + timedelta(hours=1))},
         {"notBefore": at(NOW + timedelta(hours=1)), "notAfter": at(NOW + timedelta(hours=1))},
         {"notBefore": at(NOW - timedelta(minutes=6))},
+        {"notBefore": at(NOW - timedelta(minutes=5)), "notAfter": at(NOW - timedelta(minutes=1))},
         {"notBefore": at(NOW + timedelta(hours=25))},
         {"notBefore": at(NOW + timedelta(hours=1)), "notAfter": at(NOW + timedelta(hours=26))},
         {"notBefore": "9999-12-31T23:59:59Z"},
@@ -349,6 +350,7 @@ async def test_nothing_is_promised_for_after_the_authority_ends(stage: Stage) ->
         wire.nonce = None
         assert problem_of(await wire.finalize(ordered.json())) == (503, "serverInternal")
         assert (await wire.post(ordered.headers["location"])).json()["status"] == "ready"
+        assert problem_of(await wire.order("a.internal")) == (503, "serverInternal")
 
 
 @pytest.mark.parametrize(
