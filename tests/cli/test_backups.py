@@ -1,6 +1,8 @@
 """A store copied while a server runs, brought back into any other kind of store, and looked through."""
 
 import asyncio
+import contextlib
+import errno
 import json
 import os
 import pty
@@ -19,6 +21,8 @@ from tests.wire import Wire, problem_of, sign
 
 from privet import ACMEResponder, CertificateAuthority, Client, FileStore, MemoryStore
 from privet.ca.certificates import Certificate
+from privet.cli.backups import take_name
+from privet.cli.failures import Failure
 from privet.stores import OpenStore, Record, open_store
 
 PASSWORD = "correct horse battery\n"
@@ -160,6 +164,43 @@ def test_a_backup_is_not_written_over(keeper: Person) -> None:
     refused = keeper.tries("backup", "pipe", "--backup-password-file", "password", "--force")
     assert refused.sentences == ["pipe is no file that a backup could replace: choose another name"]
     assert (keeper.folder / "pipe").is_fifo()
+
+
+def test_of_two_backups_at_once_one_gets_the_name(keeper: Person) -> None:
+    """Both have seen that nobody has it; the password, which is asked for then, comes by a pipe."""
+    with contextlib.ExitStack() as stack:
+        pipes, programs = [], []
+        for name in ("one", "two"):
+            os.mkfifo(keeper.folder / name, 0o600)
+            command = (*PRIVET, "backup", "backup", "--backup-password-file", name)
+            env = environment(keeper.folder, {"PRIVET_STORE": DATABASE})
+            programs.append(stack.enter_context(Program(*command, cwd=keeper.folder, env=env)))
+            pipes.append(stack.enter_context((keeper.folder / name).open("w")))  # once somebody reads
+        for pipe in pipes:
+            pipe.write(PASSWORD)
+            pipe.close()
+        statuses = [program.process.wait(60) for program in programs]
+        loser = programs[statuses.index(1)]
+        loser.stop()
+    assert sorted(statuses) == [0, 1]
+    assert loser.output == "privet: backup exists: choose another name, or replace it with --force\n"
+    assert [path.name for path in keeper.folder.iterdir() if "backup" in path.name] == ["backup"]
+    Person(keeper.folder, "sqlite:///other.db").does("restore", "backup", "--backup-password-file", "password")
+
+
+def test_where_a_file_has_one_name_a_backup_takes_no_other_name_either(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def link(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")  # as on FAT
+
+    monkeypatch.setattr(os, "link", link)
+    for name in ("first", "second"):
+        (tmp_path / name).write_text(name)
+    take_name(tmp_path / "first", tmp_path / "backup")
+    with pytest.raises(Failure, match="backup exists: choose another name, or replace it with --force"):
+        take_name(tmp_path / "second", tmp_path / "backup")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"backup": "first", "second": "second"}
 
 
 FOREIGN = "not encrypted in the way backups of privet are, with a password alone"
@@ -305,6 +346,16 @@ class TestCheck:
         assert found["wrong"] == []
         assert found["kinds"]["certificate"] == 4
         assert found["kinds"]["order"] == 1
+
+    def test_nothing_is_not_sound(self, keeper: Person, target: str) -> None:
+        """Whoever looks through the wrong store, or one that lost everything, is not to hear that all is well."""
+        open_store(target).close()
+        empty = Person(keeper.folder, target)
+        said = empty.tries("check")
+        assert said.status == 1
+        assert said.out.startswith("there is nothing in it: --store says which one to look through\n")
+        assert said.sentences == ["1 thing is wrong in the store"]
+        assert empty.tries("check", "--json").json["wrong"] == [said.out.splitlines()[0]]
 
     def spoil(self, keeper: Person, change: str, kind: str = "certificate") -> list[str]:
         """Change the newest record of a kind in the database by hand, and return what is said about it."""

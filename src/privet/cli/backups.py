@@ -54,14 +54,14 @@ def backup(
     settings = read_settings(context.params, os.environ).checked()
     with _of_the_copy(file):
         if file.exists() and not force:
-            raise Failure(f"{file} exists: choose another name, or replace it with --force")
+            raise _is_there(file)
         if file.exists() and not file.is_file():
             raise Failure(f"{file} is no file that a backup could replace: choose another name")
     now = datetime.now(UTC)
     with open_settings_store(settings.store, existing=True) as opened:
         password = _password(settings, new=True)
         tally = Tally()
-        with _new_file(file) as writing:
+        with _new_file(file, replace=force) as writing:
             write_backup(writing, _shown("copied", opened.records()), password, now, tally)
             if not tally.records:
                 raise Failure(f"there is nothing in {without_password(settings.store)}: --store says which one to copy")
@@ -132,7 +132,8 @@ def check(
     """Look through everything in the store, and say what is wrong with it. Works beside a running server.
 
     Each certificate is compared with its record, and its signature verified; serial numbers are there once; an order
-    has one certificate, and both are on record. It changes nothing. With something wrong, the exit status is 1.
+    has one certificate, and both are on record. It changes nothing. With something wrong, or with nothing in the
+    store, the exit status is 1.
 
     ```
     privet check
@@ -142,7 +143,7 @@ def check(
     tally = Tally()
     wrong = 0
     with open_settings_store(settings.store, existing=True) as opened:
-        findings = check_records(_shown("checked", tally.count(opened.records())), datetime.now(UTC))
+        findings = _findings(_shown("checked", tally.count(opened.records())), tally)
         if json:
             found = list(findings)
             print_json({"records": tally.records, "kinds": dict(tally.kinds), "wrong": found})
@@ -154,6 +155,12 @@ def check(
             _print({"store": store_place(settings.store)}, tally, json)
     if wrong:
         raise Failure(f"{wrong} {'thing is' if wrong == 1 else 'things are'} wrong in the store")
+
+
+def _findings(records: Iterable[Record], tally: Tally) -> Iterator[str]:
+    yield from check_records(records, datetime.now(UTC))
+    if not tally.records:  # nobody looks through a store to hear that all is well with another one
+        yield "there is nothing in it: --store says which one to look through"
 
 
 def _good_again(records: Iterable[Record]) -> Iterator[Record]:
@@ -201,7 +208,7 @@ def _password(settings: Settings, *, new: bool) -> bytes:
 
 
 @contextlib.contextmanager
-def _new_file(file: Path) -> Iterator[BinaryIO]:
+def _new_file(file: Path, *, replace: bool) -> Iterator[BinaryIO]:
     """A file beside this one, which takes its name at the end, or is gone. Raises `Failure`."""
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) == signal.SIG_DFL:  # and not nohup
@@ -212,11 +219,34 @@ def _new_file(file: Path) -> Iterator[BinaryIO]:
             # Opened once, and new: the folder may be somebody else's, who could put a link there.
             with open(path, "x+b", opener=lambda name, flags: os.open(name, flags, 0o600)) as writing:
                 yield writing
-            path.replace(file)
+            if replace:
+                path.replace(file)
+            else:
+                take_name(path, file)
             sync_folder(file.parent)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
+
+
+def take_name(path: Path, file: Path) -> None:
+    """Give it a name that nobody has, even if somebody has wanted the same one meanwhile. Raises `Failure`."""
+    try:
+        try:
+            file.hardlink_to(path)
+        except FileExistsError:
+            raise
+        except OSError:  # where a file has one name, as on FAT
+            file.touch(0o600, exist_ok=False)
+            path.replace(file)
+        else:
+            path.unlink()
+    except FileExistsError:
+        raise _is_there(file) from None
+
+
+def _is_there(file: Path) -> Failure:
+    return Failure(f"{file} exists: choose another name, or replace it with --force")
 
 
 @contextlib.contextmanager
