@@ -1,6 +1,6 @@
-ARG PYTHON=3.13
+ARG PYTHON_IMAGE=python:3.13-slim
 
-FROM python:${PYTHON}-slim AS build
+FROM ${PYTHON_IMAGE} AS build
 WORKDIR /source
 RUN python -m venv /opt/privet
 COPY constraints.txt ./
@@ -10,7 +10,7 @@ COPY src ./src
 RUN /opt/privet/bin/python -m pip install --quiet '.[metrics,postgres]' \
     && /opt/privet/bin/python -m pip uninstall --quiet --yes pip
 
-FROM python:${PYTHON}-slim
+FROM ${PYTHON_IMAGE}
 RUN groupadd --system --gid 10001 privet \
     && useradd --system --uid 10001 --gid privet --home-dir /var/lib/privet --shell /usr/sbin/nologin privet \
     && install -d -o privet -g privet -m 0700 /var/lib/privet

@@ -49,6 +49,17 @@ def test_what_it_calls_services_and_variables_is_there() -> None:
             assert variable in PAGE
 
 
+def test_the_images_below_are_those_it_names_and_can_be_others() -> None:
+    named = dict(re.findall(r"\$\{(\w+_IMAGE):-(\S+)\}", (ROOT / "docker-compose.ha.yml").read_text()))
+    assert set(named) == set(re.findall(r"^(\w+_IMAGE)=", PAGE, re.MULTILINE))
+    for variable, image in named.items():
+        assert f"`{image}`" in PAGE
+        assert f"{variable}={image.partition(':')[0]}@sha256:" in PAGE
+    python = f"PYTHON_IMAGE: ${{PYTHON_IMAGE:-{named['PYTHON_IMAGE']}}}"
+    assert python in (ROOT / "docker-compose.yml").read_text()
+    assert f"ARG PYTHON_IMAGE={named['PYTHON_IMAGE']}\n" in (ROOT / "Dockerfile").read_text()
+
+
 async def _get(app: Any, path: str) -> httpx.Response:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://ca.internal") as client:
         return await client.get(path)
