@@ -349,6 +349,19 @@ def test_ctrl_c_ends_it_as_well(person: Person, workers: str) -> None:
     assert not (person.folder / "privet.db-wal").exists(), "the database was closed"
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_whoever_ends_it_at_once_hears_nothing_of_the_workers(person: Person, number: signal.Signals) -> None:
+    """A terminal tells Ctrl+C to all processes, and systemd SIGTERM, when workers have hardly begun to start."""
+    with person.serves("--workers", "2") as serving:
+        supervisor = serving.program.process.pid
+        while len(workers(Path(f"/proc/{supervisor}/task/{supervisor}/children"))) < 2:
+            pass
+        greeted = serving.program.output
+        os.killpg(supervisor, number)
+        assert serving.program.process.wait(60) == 0
+    assert serving.program.output == greeted
+
+
 # --- a Unix socket ---
 
 

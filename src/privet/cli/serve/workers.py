@@ -3,11 +3,13 @@
 The law of this module: a worker that ends is replaced for as long as another one serves, and the log tells of it.
 """
 
+import contextlib
 import logging
 import signal
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from multiprocessing import resource_tracker
 from types import MappingProxyType
 
 import uvicorn
@@ -44,8 +46,13 @@ class _Supervisor(Multiprocess):
     """When each was last known to be well."""
 
     def init_processes(self) -> None:
-        super().init_processes()
+        with _deaf():
+            super().init_processes()
         self._first = frozenset(self.processes)
+
+    def restart_all(self) -> None:
+        with _deaf():
+            super().restart_all()
 
     def terminate_all(self) -> None:
         # Whoever connects from now on is to be told at once, and not when the last worker has ended.
@@ -68,6 +75,8 @@ class _Supervisor(Multiprocess):
                         "the worker %s has not answered for %d seconds: another replaces it", worker.pid, silent
                     )
                     self._replace(place)
+            elif self.signal_queue:
+                return  # systemd, and Ctrl+C, tell all processes at once, and some are quicker to end
             elif worker.exitcode != STARTUP_FAILURE:
                 log.warning("the worker %s %s: another replaces it", worker.pid, _end(worker.exitcode))
                 self._replace(place)
@@ -82,7 +91,20 @@ class _Supervisor(Multiprocess):
         before.kill()  # if it is not dead yet
         before.join()
         self.processes[place] = Process(self.config, self.sockets)
-        self.processes[place].start()
+        with _deaf():
+            self.processes[place].start()
+
+
+@contextlib.contextmanager
+def _deaf() -> Iterator[None]:
+    """Have who is started meanwhile never hear of Ctrl+C, which is the supervisor's to heed: it would interrupt them in
+    whatever they begin with."""
+    resource_tracker.ensure_running()  # which lets the signal through again, if it is only started later
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _end(exitcode: int | None) -> str:
