@@ -97,7 +97,7 @@ def test_by_its_name_every_key_of_it_is_revoked_and_by_its_id_one(owner: Person)
 
 def test_the_secret_is_printed_once_with_what_to_copy(owner: Person) -> None:
     made = owner.does("eab", "create", "--name", "team-a", "--external-url", "https://ca.internal/acme")
-    kid = re.search(r"^key id +([0-9a-f]{40})$", made.out, re.MULTILINE)
+    kid = re.search(r"^key id +([0-9a-v]{24})$", made.out, re.MULTILINE)
     secret = re.search(r"^HMAC key +(\S{43})$", made.out, re.MULTILINE)
     assert kid
     assert secret

@@ -179,7 +179,7 @@ def serves(reader: Person, *words: str) -> Serving:
 
 def on_this(decision: str, id: str) -> list[str]:
     """What the page says to do about a request, done about this one."""
-    return [id if re.fullmatch("[0-9a-f]{40}", word) else word for word in shown("privet", decision)[1:]]
+    return [id if re.fullmatch("[0-9a-v]{24}", word) else word for word in shown("privet", decision)[1:]]
 
 
 def test_a_server_follows_the_rules_as_the_page_starts_it(reader: Person) -> None:

@@ -112,7 +112,7 @@ def test_logs_are_a_line_for_what_happened_with_its_time(person: Person) -> None
     (listed,) = person.does("list", "--json").json
     called = f"SHA-256 {listed['fingerprint']}\\n"
     time = r"\n\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ INFO "
-    assert len(re.findall(time + r"account [0-9a-f]+ opened from '127\.0\.0\.1'\n", said)) == 1
+    assert len(re.findall(time + r"account [0-9a-v]+ opened from '127\.0\.0\.1'\n", said)) == 1
     issued = rf"issued {listed['serial']} for web\.internal to account \S+ until \S+, "
     assert len(re.findall(time + issued + called, said)) == 1
     assert len(re.findall(time + rf"revoked {listed['serial']}, reason 4, " + called, said)) == 1

@@ -1,5 +1,6 @@
 """What every store promises, told once and tried on each."""
 
+import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 
@@ -352,6 +353,10 @@ class TestIds:
         made = [new_id(time) for time in times]
         assert made == sorted(made)
         assert len({new_id(NOW) for _ in range(1000)}) == 1000
+
+    def test_they_come_after_those_of_earlier_versions(self) -> None:
+        once = f"{int(NOW.timestamp() * 1000):012x}{secrets.token_hex(14)}"
+        assert once < new_id(NOW + timedelta(milliseconds=1))
 
 
 class TestWhole:

@@ -32,7 +32,7 @@ from privet.stores.base import Record, Store, new_id
 
 log = logging.getLogger("privet")
 
-_ID = re.compile(r"[0-9a-f]{40}")
+_ID = re.compile(r"[0-9a-v]{24,40}")
 _PURPOSE = b"privet: external account keys"
 
 

@@ -17,7 +17,7 @@ DAMAGED = (ValueError, TypeError, AttributeError, OverflowError, RecursionError)
 @lru_cache(1024)
 def to_names(unique: tuple[str, ...], index: tuple[str, ...]) -> str | None:
     """JSON: [[unique, ...], [index, ...]]"""
-    return json.dumps((unique, index)) if unique or index else None
+    return json.dumps((unique, index), separators=(",", ":")) if unique or index else None
 
 
 @lru_cache(1024)
