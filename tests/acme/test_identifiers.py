@@ -1,4 +1,5 @@
 from ipaddress import IPv4Address, IPv6Address
+from typing import Any
 
 import pytest
 from hypothesis import example, given
@@ -83,6 +84,13 @@ NEVER_NAMES = [
     "fe80::1%eth0",
     "1::2::3",
 ]
+
+
+@pytest.mark.parametrize("name", [97, b"a.internal", b"\x0a\0\0\1", None, ["a.internal"]])
+def test_names_are_text(name: Any) -> None:
+    """What is 97 to `ipaddress` is 0.0.0.97, and each octet of b"a.internal" is a number."""
+    with pytest.raises(BadIdentifier, match="names are text"):
+        from_text(name)
 
 
 @pytest.mark.parametrize("text", NEVER_NAMES)

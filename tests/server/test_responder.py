@@ -711,6 +711,28 @@ async def test_arguments_that_contradict_each_other_are_refused() -> None:
             ACMEResponder(ca, **arguments)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["ca.internal", "//ca.internal", "ftp://ca.internal", "https://ca.internal/acme/directory", "https://ca.internal?"],
+)
+async def test_an_external_url_is_the_address_above_the_directory(url: str) -> None:
+    with pytest.raises(ValueError, match="external_url has to be"):
+        ACMEResponder(authority(), auto_approve=True, external_url=url)
+
+
+class Indeed:
+    async def validate(self, identifier: str, identifier_type: str, token: str, key_authorization: str) -> bool:
+        return True
+
+
+async def test_what_is_no_validator_is_noticed_at_once() -> None:
+    """And not by the first client that answers a challenge. Who forgets the parentheses gives a class."""
+    for validator in (object(), Indeed, {"http-01": Indeed}, {"dns-01": None}):
+        with pytest.raises(TypeError, match="is no challenge validator"):
+            ACMEResponder(authority(), challenge_validator=validator)  # type: ignore[arg-type]
+    ACMEResponder(authority(), challenge_validator={"http-01": Indeed()})
+
+
 async def test_reading_and_nonsense_leave_nothing_behind_for_long(stage: Stage) -> None:
     """Bounded storage: spent nonces go although nothing else is ever written, whoever spends them."""
     async with stage(auto_approve=True) as scene:

@@ -24,6 +24,7 @@ from privet.cli.limits import set_limits
 from privet.cli.serve.proxy import read_proxy
 from privet.server.durations import read_duration
 from privet.server.limits import Limits
+from privet.server.urls import read_base
 from privet.stores import without_password
 from privet.validation.dnspersist01 import read_issuers
 from privet.validation.networks import Networks
@@ -105,20 +106,7 @@ def read_ca_validity(value: object) -> timedelta:
 
 
 def read_url(value: object) -> str:
-    """An address as clients know it: no query, no fragment, no trailing slash."""
-    text = read_text(value)
-    try:
-        parts = urlsplit(text)
-        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
-    except ValueError:
-        good = False
-    if "?" in text or "#" in text:  # even when nothing follows: what is put behind them is no path
-        raise ValueError(f"has to be an address without a query or a fragment, not {value!r}")
-    if not good or parts.username is not None or not text.isprintable() or " " in text:
-        raise ValueError(f"has to be an address such as https://ca.internal or https://ca.internal/acme, not {value!r}")
-    if text.rstrip("/").endswith("/directory"):
-        raise ValueError(f"has to be the address above the directory: leave /directory out of {value!r}")
-    return text.rstrip("/")
+    return read_base(read_text(value))
 
 
 def read_link(value: object) -> str:

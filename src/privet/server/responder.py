@@ -29,7 +29,7 @@ from privet.server.rates import Rates
 from privet.server.records import Authorization, Kind
 from privet.server.requests import Incoming, Resource, read_jose, verify, verify_again
 from privet.server.server import ExternalAccountKeys, Reply, Server
-from privet.server.urls import ID, URLs, derive_base, relative_path
+from privet.server.urls import ID, URLs, derive_base, read_base, relative_path
 from privet.server.validators import AnyValidator, TakesTheirWord, choose_validators, directory_meta
 from privet.stores.asynchronous import AsyncStore
 from privet.stores.base import Conflict, Store, StoreError
@@ -89,7 +89,8 @@ class ACMEResponder:
     With `ask_challenges`, auto-approved orders still start out pending, and any answer to a challenge is accepted.
     `observe` is told of what happens, one `privet.server.events.Event` at a time, to be counted.
 
-    Raises `ValueError` for arguments that contradict each other.
+    Raises `ValueError` for arguments that contradict each other, types of challenges that do not exist and an
+    `external_url` that is none, and `TypeError` for what is no validator.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class ACMEResponder:
             observe=unobserved if observe is None else observe,
         )
         self._observed = observe is not None
-        self._urls = URLs(external_url.rstrip("/")) if external_url else None
+        self._urls = URLs(_read_external(external_url)) if external_url else None
 
     async def pending(self) -> list[Authorization]:
         """The authorizations that wait for proof or for a person, oldest first."""
@@ -306,6 +307,13 @@ def _incoming(scope: Scope, name: str, id: str, path: str, urls: URLs) -> Incomi
         urls=urls,
         client_certificate=find_client_certificate(scope),
     )
+
+
+def _read_external(url: str) -> str:
+    try:
+        return read_base(url)
+    except ValueError as error:
+        raise ValueError(f"external_url {error}") from None
 
 
 def _refusal(problem: Problem) -> Reply:

@@ -7,6 +7,7 @@ put together from what the client sent, unless nobody told us our address.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:[0-9]{1,5})?")
 # Ids are made by `new_id`, and a challenge's has its type behind it.
@@ -32,6 +33,22 @@ class URLs:
         prefix = f"{self.base}/{resource}/"
         id = url[len(prefix) :]
         return id if url.startswith(prefix) and ID.fullmatch(id) else None
+
+
+def read_base(text: str) -> str:
+    """An address as clients know it: no query, no fragment, no trailing slash. Raises `ValueError`."""
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        good = False
+    if "?" in text or "#" in text:  # even when nothing follows: what is put behind them is no path
+        raise ValueError(f"has to be an address without a query or a fragment, not {text!r}")
+    if not good or parts.username is not None or not text.isprintable() or " " in text:
+        raise ValueError(f"has to be an address such as https://ca.internal or https://ca.internal/acme, not {text!r}")
+    if text.rstrip("/").endswith("/directory"):
+        raise ValueError(f"has to be the address above the directory: leave /directory out of {text!r}")
+    return text.rstrip("/")
 
 
 def derive_base(scope: Mapping[str, object]) -> str:

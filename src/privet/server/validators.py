@@ -33,13 +33,22 @@ Validators = Mapping[ChallengeType, AnyValidator]
 def choose_validators(validator: AnyValidator | Mapping[str, AnyValidator] | None) -> Validators | None:
     """Read what the constructor was given: one validator for all usual types, or one for each type to offer.
 
-    Raises `ValueError` for a type of challenge that does not exist.
+    Raises `ValueError` for a type of challenge that does not exist, and `TypeError` for what is no validator.
     """
     if validator is None:
         return None
-    if isinstance(validator, Mapping):
-        return {ChallengeType(type): each for type, each in validator.items()}
-    return dict.fromkeys(STANDARD, validator)
+    if not isinstance(validator, Mapping):
+        return dict.fromkeys(STANDARD, _checked(validator))
+    if unknown := [type for type in validator if type not in list(ChallengeType)]:
+        raise ValueError(f"{unknown[0]!r} is no type of challenge; there are {', '.join(ChallengeType)}")
+    return {ChallengeType(type): _checked(each) for type, each in validator.items()}
+
+
+def _checked(validator: AnyValidator) -> AnyValidator:
+    """A class in place of an object has the methods too, and could do nothing with them."""
+    if isinstance(validator, type) or not isinstance(validator, ChallengeValidator | Prover):
+        raise TypeError(f"{validator!r} is no challenge validator: that is an object with an async method validate")
+    return validator
 
 
 def challenge_fields(validators: Validators | None, type: ChallengeType) -> Mapping[str, object]:
