@@ -20,6 +20,9 @@ from tests.interop.programs import Program
 from tests.mtls.nodes import Authority, shake
 
 from privet import TLSConfig, extract_peer_cn
+from privet.ca import KeyType, keys
+from privet.ca.constraints import NameConstraints
+from privet.ca.issuer import make_root
 from privet.cli.certs import _document
 from privet.cli.contents import Kind, contents_of
 
@@ -178,6 +181,7 @@ def test_keys_can_have_passwords(person: Person) -> None:
         (["create-node", "a.internal", "--ca-dir", "nowhere"], "privet cert create-ca --out nowhere"),
         (["info", "missing.pem"], "missing.pem"),
         (["list", "certs/ca.crt"], "privet cert info certs/ca.crt"),
+        (["list", "certz"], "there is no folder certz"),
     ],
 )
 def test_what_cannot_be_done_is_said(arguments: list[str], words: str, founder: Person) -> None:
@@ -216,6 +220,11 @@ def test_info_tells_what_a_certificate_says(founder: Person) -> None:
     assert "10.0.0.1, n.internal" in shown
     (root,) = founder.does("cert", "info", "certs/ca.crt", "--json").json
     assert root["ca"] == "yes"
+    assert root["certifies"] is None, "whatever is asked for"
+    constraints = NameConstraints(permitted=["internal", "10.0.0.0/8"])
+    narrow = make_root(keys.generate(KeyType.P256), "Narrow CA", datetime.now(UTC), timedelta(days=1), constraints)
+    (founder.folder / "narrow.crt").write_bytes(narrow.chain_pem)
+    assert "certifies    only internal, 10.0.0.0/8\n" in founder.does("cert", "info", "narrow.crt").out
 
 
 def forms(folder: Path) -> dict[str, tuple[bytes, Kind, str]]:

@@ -24,11 +24,14 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
+from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.cli.command import Person
 from tests.mtls.nodes import Authority, Node
 
 from privet import CertificateAuthority, MemoryStore, testing
 from privet.ca import KeyType, keys
+from privet.ca.constraints import NameConstraints
+from privet.ca.issuer import Issuer, make_root
 from privet.client.issued import certificate_id
 from privet.mtls import server_ssl_context
 from privet.mtls.contexts import read, server_context
@@ -148,14 +151,73 @@ def test_wrong_ca_of_the_same_name(person: Person, files: Path) -> None:
 
 
 def test_hostname_mismatch(person: Person, files: Path, ca: Authority) -> None:
-    put(files, ca.node("*.internal", "10.0.0.1", "fd00::1"))
-    for name in ("a.internal", "A.INTERNAL", "10.0.0.1", "fd00:0::1"):
+    put(files, ca.node("*.mesh.internal", "10.0.0.1", "fd00::1"))
+    for name in ("a.mesh.internal", "A.MESH.INTERNAL", "10.0.0.1", "fd00:0::1"):
         assert causes(person, *FILES, "--name", name) == []
-    for name in ("internal", "a.b.internal", "elsewhere", "10.0.0.2"):
+    for name in ("mesh.internal", "a.b.mesh.internal", "elsewhere", "10.0.0.2"):
         assert causes(person, *FILES, "--name", name) == ["hostname-mismatch"]
-    assert "*.internal, 10.0.0.1, fd00::1" in says(person, *FILES, "--name", "elsewhere")
+    assert "*.mesh.internal, 10.0.0.1, fd00::1" in says(person, *FILES, "--name", "elsewhere")
     put(files, ca.node(cn="elsewhere", client=True))
     assert "a common name does not count" in says(person, *FILES, "--name", "elsewhere")
+
+
+def test_what_openssl_calls_a_mismatch(person: Person, files: Path, ca: Authority) -> None:
+    """Some programs find the name in such a certificate, and OpenSSL does not."""
+    put(files, ca.node("*.internal"))
+    assert causes(person, *FILES, "--name", "a.internal") == ["hostname-mismatch"]
+    assert "two labels behind its star" in says(person, *FILES, "--name", "a.internal")
+    with serving(one_way(ca.node("localhost"))) as address:
+        assert causes(person, address, "--ca", "ca.pem", "--name", "localhost.") == ["hostname-mismatch"]
+
+
+def test_what_only_openssl_finds(person: Person, files: Path) -> None:
+    """A root that is good for other names: everything else is well, in files and at a server, of either side."""
+    constraints = NameConstraints(permitted=["mesh.internal"])
+    root = make_root(keys.generate(KeyType.P256), "Mesh CA", datetime.now(UTC), timedelta(days=2), constraints)
+    (files / "ca.pem").write_bytes(root.chain_pem)
+    node = signed_in_spite_of(root, "other.internal")
+    put(files, node)
+    assert causes(person, *FILES) == ["not-verified"]
+    assert "permitted subtree violation" in says(person, *FILES)
+    assert "good for some names alone" in says(person, *FILES)
+    client = signed_in_spite_of(root, "other.internal", ExtendedKeyUsageOID.CLIENT_AUTH)
+    put(files, client)
+    assert causes(person, *FILES) == ["not-verified"]
+    with serving(one_way(node)) as address:
+        assert causes(person, address, "--ca", "ca.pem", "--name", "other.internal") == ["not-verified"]
+    put(files, signed_in_spite_of(root, "a.mesh.internal"))
+    assert causes(person, *FILES) == []
+
+
+def signed_in_spite_of(root: Issuer, name: str, *uses: x509.ObjectIdentifier) -> Node:
+    """A certificate such as a CA makes that does not look at its own constraints."""
+    key, now, hour = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC), timedelta(hours=1)
+    issuer = root.chain[0]
+    key_id = issuer.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
+    builder = (
+        x509.CertificateBuilder(issuer.subject, x509.Name([]), key.public_key(), 9, now - hour, now + hour)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=True)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(key_id), critical=False)
+    )
+    if uses:
+        builder = builder.add_extension(x509.ExtendedKeyUsage(uses), critical=False)
+    certificate = builder.sign(root.key, hashes.SHA256())
+    return Node(certificate.public_bytes(Encoding.PEM), keys.to_pem(key))
+
+
+def test_what_only_a_strict_verifier_refuses(person: Person, files: Path, ca: Authority) -> None:
+    intermediate, node = below(ca)
+    put(files, Node(node.cert + intermediate, node.key))
+    assert causes(person, *FILES) == []
+    assert causes(person, *FILES, problems=False) == ["not-strict"]
+    assert "as Python is one from 3.13 on" in says(person, *FILES)
+
+
+def test_without_a_ca_nobody_has_looked_whether_it_is_trusted(person: Person, files: Path, ca: Authority) -> None:
+    assert causes(person, "--cert", "node.crt", "--key", "node.key", problems=False) == ["no-ca"]
+    with serving(one_way(ca.node())) as address:
+        assert causes(person, address, problems=False) == ["no-ca"]
+    assert causes(person, "--key", "node.key", problems=False) == []
 
 
 def test_the_key_of_another_certificate(person: Person, files: Path, ca: Authority) -> None:
@@ -185,7 +247,7 @@ def test_a_key_that_may_not_be_read(ca: Authority) -> None:
         (folder / "node.crt").chmod(0o644)
         (folder / "node.key").chmod(0o600 if os.geteuid() == 0 else 0o000)
         done = Person(folder).tries("doctor", "--cert", "node.crt", "--key", "node.key", "--json", nobody=True)
-        assert [finding["cause"] for finding in done.json["findings"]] == ["not-readable"]
+        assert [finding["cause"] for finding in done.json["findings"]] == ["not-readable", "no-ca"]
 
 
 def encrypt(files: Path, form: PrivateFormat) -> None:
@@ -247,6 +309,11 @@ def test_a_key_may_stand_behind_its_certificate(person: Person, files: Path) -> 
     both.write_bytes((files / "node.crt").read_bytes() + (files / "node.key").read_bytes())
     both.chmod(0o644)
     assert causes(person, "--cert", "both.pem", "--ca", "ca.pem") == ["key-permissions"]
+
+
+def test_a_file_is_no_address(person: Person, files: Path) -> None:
+    (sentence,) = person.tries("doctor", "node.crt").sentences
+    assert sentence.endswith("; for a file there are --cert, --key and --ca")
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"], ["host:"], ["host:70000"], [":443"]])

@@ -64,7 +64,7 @@ def person(tmp_path: Path) -> Person:
 
 
 def test_the_page_names_every_cause_and_no_other() -> None:
-    source = "".join((ROOT / f"src/privet/cli/{name}.py").read_text() for name in ("doctor", "diagnosis"))
+    source = "".join((ROOT / f"src/privet/cli/{name}.py").read_text() for name in ("doctor", "diagnosis", "verifying"))
     given = set(re.findall(r'Finding\(\s*"([\w-]+)"', source))
     given.update(*re.findall(r'cause = "([\w-]+)" if .* else "([\w-]+)"', source))
     (section,) = re.findall(r"## When it does not work\n(.*)", page.TEXT, re.DOTALL)

@@ -25,7 +25,7 @@ from privet.ca.offline import certify
 from privet.cli import options
 from privet.cli.contents import Item, Kind, certificates_of, contents_of, described, key_type
 from privet.cli.failures import Failure, Mistakes
-from privet.cli.printing import print_fields, print_json, printable, to_text
+from privet.cli.printing import names_text, print_fields, print_json, printable, to_text
 from privet.cli.stores import read_file, read_password
 
 cert = typer.Typer(
@@ -159,7 +159,11 @@ def list_(
     ```
     """
     if not folder.is_dir():
-        raise Failure(f"{folder} is no folder: `privet cert info {folder}` is for a file")
+        raise Failure(
+            f"{folder} is no folder: `privet cert info {folder}` is for a file"
+            if folder.exists()
+            else f"there is no folder {folder}"
+        )
     now = _now()
     found = [(path, each) for path, certificate in _certificates(folder) for each in [_document_of(certificate, now)]]
     if json:
@@ -350,6 +354,7 @@ def _document_of(certificate: x509.Certificate, now: datetime) -> dict[str, obje
         "not_after": to_text(end),
         "status": "expired" if now >= end else "valid" if now >= begin else "not valid yet",
         "ca": "yes" if is_ca else None,
+        "certifies": names_text([certificate]),
         "uses": [_USES.get(each.dotted_string, each.dotted_string) for each in uses],
         "key": key_type(public_key),
         "key_id": x509.SubjectKeyIdentifier.from_public_key(public_key).digest.hex(":"),

@@ -171,11 +171,16 @@ def name(shown: Shown, wanted: str) -> Iterator[Finding]:
     )
 
 
+def uses(certificate: x509.Certificate) -> list[str]:
+    """Of servers and clients, those whom its extended key usage is for; both where there is none."""
+    usage = next((e.value for e in _extensions(certificate) if isinstance(e.value, x509.ExtendedKeyUsage)), None)
+    allowed = {ExtendedKeyUsageOID.SERVER_AUTH: "servers", ExtendedKeyUsageOID.CLIENT_AUTH: "clients"}
+    return [text for oid, text in allowed.items() if usage is None or oid in usage]
+
+
 def use(shown: Shown, *, server: bool | None) -> Iterator[Finding]:
     """Whether it may be used as a server's, or a client's; None if that is not known."""
-    usage = next((e.value for e in _extensions(shown.leaf) if isinstance(e.value, x509.ExtendedKeyUsage)), None)
-    allowed = {ExtendedKeyUsageOID.SERVER_AUTH: "servers", ExtendedKeyUsageOID.CLIENT_AUTH: "clients"}
-    known = [text for oid, text in allowed.items() if usage is None or oid in usage]
+    known = uses(shown.leaf)
     wanted = None if server is None else "servers" if server else "clients"
     if (wanted or (known or ["servers"])[0]) not in known:
         yield Finding(

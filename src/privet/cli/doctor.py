@@ -4,6 +4,7 @@ The law of this module: it looks and changes nothing, and it ends with 1 if it h
 """
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
@@ -19,7 +20,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 import typer
 from cryptography import x509
 
-from privet.cli import diagnosis, options
+from privet.cli import diagnosis, options, verifying
 from privet.cli.contents import Item, Kind, certificates_of, contents_of, described
 from privet.cli.diagnosis import Finding, Shown
 from privet.cli.failures import Mistakes
@@ -27,6 +28,7 @@ from privet.cli.postgresql import common_name_of, quoted
 from privet.cli.printing import print_json, printable
 from privet.cli.startup import Answer, log_in, offers_tls
 from privet.cli.stores import read_bounded, read_password
+from privet.mtls.contexts import TLSConfigError
 from privet.mtls.postgresql import SCHEMES
 
 _FILES = ("sslcert", "sslkey", "sslrootcert")
@@ -101,6 +103,8 @@ def doctor(
         _check_host(each)
     password = read_password(password_file) if password_file else None
     findings = list(_look(where, cert, key, ca, name, password, directory))
+    if ca and not any(finding.problem for finding in findings):
+        findings += _last_word(where, cert, key, ca, name, password)
     problems = [finding for finding in findings if finding.problem]
     if json:
         print_json({"well": not problems, "findings": [asdict(finding) for finding in findings]})
@@ -158,8 +162,38 @@ def _look(
                 yield from diagnosis.trust(shown, anchors, _certificates(near))
             yield from diagnosis.name(shown, name or address.host)
             yield from diagnosis.use(shown, server=True)
+    if (own or address) and not ca:
+        yield Finding(
+            "no-ca",
+            "no CA was given, so nobody has looked whether the certificate is one to be trusted",
+            "name the CA certificates with --ca",
+            problem=False,
+        )
     if directory:
         yield from _ca(directory, own, ca if anchors else None)
+
+
+def _last_word(
+    address: Address | None, cert: Path | None, key: Path | None, ca: Path, name: str | None, password: bytes | None
+) -> Iterator[Finding]:
+    """What OpenSSL says where nothing is wrong that we have a name for."""
+    with contextlib.suppress(OSError, TLSConfigError):
+        if address:
+            where = f"{address.host}:{address.port}"
+            yield from verifying.of_server(lambda: _begin_tls(address), where, name or address.host, ca)
+    with contextlib.suppress(OSError, TLSConfigError):
+        if cert and (key or _has_key(cert)):
+            leaf = certificates_of(contents_of(read_bounded(cert)))[0]
+            server = not address and (name is not None or "servers" in diagnosis.uses(leaf))
+            yield from verifying.of_files(cert, key, password, ca, server=server, name=name)
+
+
+def _begin_tls(address: Address) -> socket.socket:
+    """A connection on which TLS is to begin."""
+    plain = socket.create_connection((address.host, address.port), timeout=_PATIENCE)
+    if address.postgresql:
+        offers_tls(plain)
+    return plain
 
 
 def _ca(directory: str, own: Shown | None, ca: Path | None) -> Iterator[Finding]:
@@ -403,7 +437,8 @@ def _address(text: str) -> Address:
         return _https(text)
     host, _, port = text.rstrip("/").rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise Mistakes([f"{text} is no HOST:PORT: such as node-1.internal:8443, or [::1]:8443"])
+        about_files = "; for a file there are --cert, --key and --ca" if Path(text).exists() else ""
+        raise Mistakes([f"{text} is no HOST:PORT, such as node-1.internal:8443 or [::1]:8443{about_files}"])
     return Address(host.removeprefix("[").removesuffix("]"), int(port))
 
 
