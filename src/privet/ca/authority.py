@@ -236,12 +236,11 @@ class CertificateAuthority:
         begin, end, clamped = self.issuer.span(now, not_before, not_after, validity)
         if clamped:
             _logger.warning(
-                "certificate %x for %s is cut to %s, %s, the span of authority %r",
+                "certificate %x for %s is cut to the span of authority %r, and ends at %s",
                 serial,
                 common_name or identifiers[0],
-                begin,
-                end,
                 self.name,
+                end.isoformat(),
             )
         return Certificate(
             id=new_id(now),
