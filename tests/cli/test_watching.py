@@ -199,7 +199,7 @@ def test_secrets_come_in_files(person: Person, tmp_path: Path) -> None:
     both = person.tries("init", env={"PRIVET_STORE": "memory:", "PRIVET_STORE_FILE": str(secret)})
     assert (both.status, both.sentences) == (
         2,
-        ["PRIVET_STORE and PRIVET_STORE_FILE both say the same thing: leave one of them out"],
+        ["PRIVET_STORE and PRIVET_STORE_FILE are about the same setting: leave one of them out"],
     )
     gone = person.tries("init", env={"PRIVET_STORE": "", "PRIVET_STORE_FILE": "/nowhere"})
     assert gone.status == 2

@@ -399,10 +399,13 @@ async def test_who_finalizes_is_judged_again(stage: Stage) -> None:
             ],
         ),
         (
-            "[[rule]]\nname = 'a'\nallow = ['b']\nclient = ['10.0.0.1/8']",
+            "[[rule]]\nname = 'a'\nallow = ['b', '*', 'c', 'd.**']\nclient = ['10.0.0.1/8']",
             [
+                "rule 1 (a) in policy.toml has allow, which has a name that is none: '*' alone is a single label; "
+                "write ** for every name, or ?* for every name without a dot; 'd.**' has ** where it means nothing: it "
+                "goes in front, as in **.internal",
                 "rule 1 (a) in policy.toml has client, which has a network that is none: '10.0.0.1/8' is not a network "
-                "such as 10.0.0.0/8: 10.0.0.1/8 has host bits set"
+                "such as 10.0.0.0/8: 10.0.0.1/8 has host bits set",
             ],
         ),
         (

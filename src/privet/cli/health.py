@@ -75,7 +75,8 @@ def _ask(url: str | None, settings: Settings) -> list[str]:
             return []
         return [printable(str(reason)) for reason in said["reasons"]] or ["it does not say why"]
     except (OSError, HTTPException) as error:
-        return [f"{base} cannot be asked: {printable(str(error)) or type(error).__name__}"]
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        return [f"{base} cannot be asked: {printable(why)}"]
     except (ValueError, LookupError, TypeError):
         return [f"{base} does not answer as privet does"]
 

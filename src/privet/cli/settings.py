@@ -402,7 +402,7 @@ def _variable(name: str, environment: Mapping[str, str]) -> tuple[str, str | Non
     if not file:
         return variable, value
     if value is not None:
-        raise ValueError(f"{variable} and {variable}{_FILE} both say the same thing: leave one of them out")
+        raise ValueError(f"{variable} and {variable}{_FILE} are about the same setting: leave one of them out")
     try:
         return f"{variable}{_FILE}", Path(file).read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:

@@ -6,13 +6,15 @@ wildcard is all the names it stands for: what allows it has to cover them all, a
 
 import ipaddress
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from privet.acme.identifiers import BadIdentifier, Identifier, IdentifierType, from_text
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 IPNetwork = ipaddress.IPv4Network | ipaddress.IPv6Network
+T = TypeVar("T")
 
 
 class BadPattern(ValueError):  # noqa: N818 - its text is for whoever wrote it
@@ -38,11 +40,11 @@ class Names:
         self.patterns = tuple(patterns)
         self._names: list[_Name] = []
         self._networks: list[IPNetwork] = []
-        for pattern in self.patterns:
-            if "/" in pattern or _is_address(pattern):
-                self._networks.append(read_network(pattern))
+        for read in read_all(self.patterns, _read):
+            if isinstance(read, _Name):
+                self._names.append(read)
             else:
-                self._names.append(_read_name(pattern))
+                self._networks.append(read)
 
     def __repr__(self) -> str:
         return f"Names({list(self.patterns)})"
@@ -59,6 +61,23 @@ class Names:
             return self.cover(identifier)
         rest = identifier.base.value
         return any(name.below is not None and name.below.fullmatch(rest) for name in self._names)
+
+
+def read_all(texts: Iterable[str], read: Callable[[str], T]) -> list[T]:
+    """Read each of them. Raises `BadPattern`, whose text is about every one that cannot be read."""
+    found, mistakes = [], []
+    for text in texts:
+        try:
+            found.append(read(text))
+        except BadPattern as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise BadPattern("; ".join(mistakes))
+    return found
+
+
+def _read(text: str) -> _Name | IPNetwork:
+    return read_network(text) if "/" in text or _is_address(text) else _read_name(text)
 
 
 def read_network(text: str) -> IPNetwork:

@@ -14,7 +14,16 @@ from privet.acme.identifiers import Identifier
 from privet.acme.problems import Problem, ProblemType, Subproblem, compound
 from privet.ca.keys import KeyType
 from privet.server.durations import read_duration
-from privet.server.names import BadPattern, IPNetwork, Names, is_in, read_address, read_network, read_text_pattern
+from privet.server.names import (
+    BadPattern,
+    IPNetwork,
+    Names,
+    is_in,
+    read_address,
+    read_all,
+    read_network,
+    read_text_pattern,
+)
 from privet.server.policy import Applicant, Decision, Ruling
 from privet.server.tables import (
     Mistaken,
@@ -209,14 +218,14 @@ def _external_keys(value: object) -> tuple[str, ...]:
 
 def _networks(value: object) -> tuple[IPNetwork, ...]:
     try:
-        return tuple(map(read_network, read_texts(value)))
+        return tuple(read_all(read_texts(value), read_network))
     except BadPattern as error:
         raise ValueError(f"has a network that is none: {error}") from None
 
 
 def _certificates(value: object) -> tuple[re.Pattern[str], ...]:
     try:
-        return tuple(map(read_text_pattern, read_texts(value)))
+        return tuple(read_all(read_texts(value), read_text_pattern))
     except BadPattern as error:
         raise ValueError(f"has a name that is none: {error}") from None
 
