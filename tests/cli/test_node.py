@@ -200,11 +200,23 @@ def test_control_is_proved_on_a_port(ca: Person, node: Person) -> None:
         asked = ("127.0.0.1", "--directory", serving.directory, "--fingerprint", fingerprint(ca), "--out", "web")
         refused = node.tries("node", "issue", *asked)
         (told,) = refused.sentences
-        assert told.endswith("Give --http-01, --webroot, --tls-alpn-01 or --dns-hook")
+        assert told.endswith("--tls-alpn-01, --dns-hook, or --approval-within where a person decides")
         node.does("node", "issue", *asked, "--http-01-port", port)
         assert node.does("node", "renew", "web", "--force", "--json").json[0]["renewed"] is True
         (proof,) = ca.does("show", "127.0.0.1", "--json").json["proofs"]
         assert proof["method"] == "http-01"
+
+
+def test_a_person_decides_and_is_waited_for(ca: Person, node: Person) -> None:
+    with ca.serves("--tls", "--ask-person") as serving:
+        asked = ("web.internal", "--directory", serving.directory, "--fingerprint", fingerprint(ca), "--out", "web")
+        privet = (sys.executable, "-u", "-m", "privet", "node", "issue", *asked, "--approval-within", "5m")
+        with Program(*privet, cwd=node.folder, env={"PRIVET_STORE": ""}) as waits:
+            waits.wait_for("the CA's decision about 'web.internal' is still pending; that is waited for, 300 s at most")
+            (found,) = ca.does("pending", "--json").json
+            ca.does("approve", found["id"])
+            waits.wait_for("valid until")
+    assert certificate(node.folder / "web/cert.pem")
 
 
 def test_control_is_proved_by_files_that_a_web_server_shows(ca: Person, node: Person) -> None:
@@ -528,6 +540,7 @@ HTTPS = ("--directory", "https://127.0.0.1:1/directory", "--out", "web")
         (["a.internal", *HTTPS, "--reload-command", "'"], "--reload-command cannot be read: "),
         (["a.internal", *HTTPS, "--dns-hook", "./nope"], "--dns-hook: there is no program './nope' here"),
         (["a.internal", *HTTPS, "--webroot", "nope"], "--webroot: there is no folder nope"),
+        (["a.internal", *HTTPS, "--approval-within", "soon"], "--approval-within has to be a duration such as 90m"),
         (["a.internal", *HTTPS, "--ca-file", "nope"], "the --ca-file nope cannot be read: "),
         (["a.internal", *HTTPS, "--fingerprint", "5C:0B"], "--fingerprint: '5C:0B' is not the SHA-256 fingerprint of"),
         (

@@ -1,6 +1,7 @@
 """The client and the real responder: from a name to a certificate, and what may come between."""
 
 import json
+import logging
 import ssl
 from collections.abc import Mapping
 from datetime import timedelta
@@ -182,12 +183,15 @@ class TestIssue:
             with pytest.raises(Problem, match="NotAfter is not supported"):
                 await client.issue("a.internal", not_after=scene.clock() + timedelta(hours=1))
 
-    async def test_an_order_that_never_ends_is_given_up(self) -> None:
+    async def test_an_order_that_never_ends_is_given_up(self, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO)
         async with stage() as scene, scene.client(patience=30) as client:
             scene.way.changes += [rewritten(path, status="processing") for path in ("/finalize", "/order")]
             with pytest.raises(ClientError, match="still processing after"):
                 await client.issue("a.internal")
             assert sum(scene.clock.naps) <= 30
+        said = [each.getMessage() for each in caplog.records if each.name == "privet.client.waiting"]
+        assert said == ["the order is still processing; that is waited for, 30 s at most"], "once"
 
     async def test_an_order_that_failed_says_why(self) -> None:
         async with stage() as scene, scene.client() as client:

@@ -20,7 +20,7 @@ import dns.resolver
 
 from privet.client.errors import ClientError
 from privet.client.handlers import dns_digest
-from privet.client.session import Sleep
+from privet.client.session import Sleep, waiting
 
 _LABEL = "_acme-challenge"
 _QUERY = 5.0
@@ -96,6 +96,8 @@ class DNS01Handler:
             missing = await self._missing(name, value)
             if not missing:
                 return
+            if not waited:
+                waiting.info("the TXT record at %s is waited for, %g s at most", name, self._wait)
             if waited >= self._wait:
                 raise ClientError(f"the TXT record at {name} is not shown after {waited:g} s by {', '.join(missing)}")
             await self._sleep(self._interval)

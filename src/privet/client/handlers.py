@@ -10,6 +10,9 @@ from typing import Protocol
 from privet.acme.encoding import to_base64url
 from privet.client.errors import ClientError
 
+ANY = "any"
+"""In place of a type of challenge: whichever there is."""
+
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{1,512}")
 
 
@@ -32,6 +35,19 @@ class ChallengeHandler(Protocol):
     async def cleanup(self, identifier: str, token: str, key_authorization: str) -> None:
         """Take it away again."""
         ...
+
+
+class Approval:
+    """For a CA where a person decides: answers whatever challenge there is, and proves nothing. Give the client the
+    `patience` that people need."""
+
+    challenge_type = ANY
+
+    async def present(self, identifier: str, token: str, key_authorization: str) -> None:
+        pass
+
+    async def cleanup(self, identifier: str, token: str, key_authorization: str) -> None:
+        pass
 
 
 def check_token(token: str) -> str:

@@ -16,7 +16,7 @@ from privet.acme.identifiers import Identifier
 from privet.acme.problems import Problem, ProblemType
 from privet.client.account import Account
 from privet.client.errors import ClientError, received_problem
-from privet.client.handlers import ChallengeHandler, check_token
+from privet.client.handlers import ANY, ChallengeHandler, check_token
 from privet.client.issued import Issued, read_chain
 from privet.client.session import Resource, Session, text_of
 
@@ -142,7 +142,8 @@ class Ordering:
         challenges = [each for each in _list(authorization.document, "challenges") if isinstance(each, dict)]
         for handler in self.handlers:
             for challenge in challenges:
-                if challenge.get("type") == handler.challenge_type and challenge.get("status") in ("pending", None):
+                fits = handler.challenge_type in (challenge.get("type"), ANY)
+                if fits and challenge.get("status") in ("pending", None):
                     token = check_token(text_of(challenge, "token"))
                     proof = key_authorization(token, self.account.key.thumbprint)
                     url = self.session.url_in(challenge, "url")

@@ -6,6 +6,7 @@ origin than the directory's; and no answer, wait or number of attempts is withou
 
 import asyncio
 import email.utils
+import logging
 import re
 import urllib.parse
 from collections import deque
@@ -21,6 +22,9 @@ from privet.acme.problems import Problem, ProblemType
 from privet.client.errors import ClientError, reason_of, received_problem, untrusted
 from privet.client.signing import AccountKey
 
+waiting = logging.getLogger("privet.client.waiting")
+"""What takes its time is said here, for people who wait for it."""
+
 Sleep = Callable[[float], Awaitable[None]]
 
 USER_AGENT = "privet"
@@ -32,6 +36,8 @@ _BAD_NONCES = 10
 _BROKEN = 2
 # How long to wait before a request is sent again that broke on its way, in seconds.
 _MOMENT = 0.25
+# How many seconds are waited before anybody is told.
+_QUIETLY = 3.0
 _LINK = re.compile(r"<([^<>]*)>([^<]*)")
 _REL = re.compile(r""";\s*rel\s*=\s*(?:"([^"]*)"|([^\s;,"]+))""", re.IGNORECASE)
 
@@ -174,7 +180,7 @@ class Session:
     async def settled(self, resource: Resource, signer: Signer, *until: str, patience: float) -> Resource:
         """Ask for an object again and again until it has another status than `until`, and as often as the server says
         (§7.5.1). Raises `ClientError` once `patience` seconds have been waited."""
-        waited, pause = 0.0, _MOMENT
+        waited, pause, said = 0.0, _MOMENT, False
         while resource.status in until:
             told = resource.retry_after
             wait = pause if told is None else max(told.total_seconds(), _MOMENT)
@@ -183,6 +189,9 @@ class Session:
                     f"{resource.url} is still {resource.status} after {waited:.0f} seconds, and to be asked again in "
                     f"{wait:.0f}"
                 )
+            if waited + wait >= _QUIETLY and not said:
+                waiting.info("%s is still %s; that is waited for, %.0f s at most", *_about(resource), patience)
+                said = True
             await self._sleep(wait)
             waited, pause = waited + wait, min(2 * pause, 5.0)
             resource = await self.fetch(resource.url, signer)
@@ -389,6 +398,13 @@ def text_of(document: Mapping[str, Any], name: str) -> str:
     """A member that should be text, or none."""
     value = document.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _about(resource: Resource) -> tuple[str, str]:
+    """What people call it, and its status."""
+    identifier = resource.document.get("identifier")
+    name = text_of(identifier, "value") if isinstance(identifier, dict) else ""
+    return f"the CA's decision about {shown(name)}" if name else "the order", ascii(resource.status[:50])[1:-1]
 
 
 def shown(text: str) -> str:

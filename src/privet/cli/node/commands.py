@@ -38,8 +38,10 @@ from privet.cli.printing import print_fields, print_json, printable, to_text
 from privet.cli.stores import read_password
 from privet.client.errors import ClientError
 from privet.client.schedule import Schedule
+from privet.client.session import waiting
 from privet.client.signing import ExternalAccount
 from privet.client.trust import read_fingerprint, trust_in
+from privet.server.durations import read_duration
 
 node = typer.Typer(rich_markup_mode="markdown")
 
@@ -224,6 +226,14 @@ def issue(
             rich_help_panel=_PROOF,
         ),
     ] = None,
+    approval_within: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help="Prove nothing, where a person at the CA decides, and wait so long for that: 10m, 24h.",
+            rich_help_panel=_PROOF,
+        ),
+    ] = None,
     external_account: Annotated[
         str | None,
         typer.Option(metavar="KID", help="The id of the key by which the CA lets you in.", rich_help_panel=_ACCOUNT),
@@ -335,7 +345,8 @@ def issue(
     except ValueError as error:
         mistakes.append(f"--renewal-threshold or --days-before-expiry: {error}")
     mistakes += _about_names(names) + _about_external_account(external_account, external_account_key_file)
-    proofs = (http_01, http_01_port, webroot, dns_hook, tls_alpn_01, tls_alpn_01_port)
+    proofs = (http_01, http_01_port, webroot, dns_hook, tls_alpn_01, tls_alpn_01_port, approval_within)
+    patience = _read_patience(approval_within, mistakes)
     mistakes += _about_vault(vault, role, token_file, any((*proofs, external_account, profile, contact)))
     if not names and (database is None or vault is None):
         mistakes.append("say which names the certificate is for; only by --vault can a --postgres do without")
@@ -378,6 +389,7 @@ def issue(
         webroot=_absolute(webroot),
         dns_hook=hook,
         tls_alpn_01_port=tls_alpn_01_port or (443 if tls_alpn_01 else None),
+        approval_within=patience,
         owner=owner,
         mode=bits,
         reload_command=reload,
@@ -495,6 +507,8 @@ class _Sentences(logging.Handler):
 
 def _warn_in_sentences() -> None:
     logging.getLogger("privet").addHandler(_Sentences(logging.WARNING))
+    waiting.setLevel(logging.INFO)
+    waiting.addHandler(_Sentences(logging.INFO))
     logging.getLogger("privet.renewal").propagate = False  # what it would warn of is how the command fails
     logging.getLogger("privet.renewal").addHandler(logging.NullHandler())
 
@@ -588,6 +602,15 @@ def _about_external_account(kid: str | None, file: Path | None) -> list[str]:
     except (ClientError, ValueError):
         return [f"the --external-account-key-file {file} does not hold a key in base64url"]
     return []
+
+
+def _read_patience(text: str | None, mistakes: list[str]) -> float | None:
+    """A duration in seconds."""
+    try:
+        return None if text is None else read_duration(text).total_seconds()
+    except ValueError as error:
+        mistakes.append(f"--approval-within {error}")
+        return None
 
 
 def _read_mode(text: str, mistakes: list[str]) -> int:

@@ -51,6 +51,7 @@ class NodeSettings:
     webroot: str | None = None
     dns_hook: tuple[str, ...] = ()
     tls_alpn_01_port: int | None = None
+    approval_within: float | None = None
     owner: str | None = None
     mode: int = 0o600
     reload_command: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ from privet.client.client import Client
 from privet.client.dns01 import DNS01Handler
 from privet.client.dnsproviders import Hook
 from privet.client.errors import ClientError
-from privet.client.handlers import ChallengeHandler
+from privet.client.handlers import Approval, ChallengeHandler
 from privet.client.http01 import HTTP01Handler
 from privet.client.programs import run_program
 from privet.client.renewal import RenewalManager
@@ -41,12 +41,14 @@ log = logging.getLogger("privet.node")
 
 _AS_BEFORE = ("directory", "fingerprint", "ca_file", "key_type", "profile", "role", "password_file", "traditional")
 _LOOK = 60.0
+_PATIENCE = 300.0
 _RELOAD = 120.0
 
 # What the client says to programmers, as it is spelled on the command line.
 _SPELLED = {
     "give it as external_account=(kid, mac_key)": "give it with --external-account and --external-account-key-file",
-    "Give a challenge_handler that fits": "Give --http-01, --webroot, --tls-alpn-01 or --dns-hook",
+    "Give a challenge_handler that fits": "Give --http-01, --webroot, --tls-alpn-01, --dns-hook, or --approval-within "
+    "where a person decides",
     "the challenge handlers are for": "the options are for",
     "Give HTTP01Handler another port": "Give --http-01-port another port",
     "the webroot of the server that is there, or mount it in that": "or --webroot of the server that is there",
@@ -110,6 +112,7 @@ async def connected(folder: Folder, settings: NodeSettings) -> AsyncIterator[Cli
             key_password=password,
             traditional_key=settings.traditional,
             profile=settings.profile,
+            patience=max(_PATIENCE, settings.approval_within or 0),
         ) as client:
             yield client
 
@@ -124,6 +127,8 @@ def _handlers(settings: NodeSettings) -> list[ChallengeHandler]:
         handlers.append(DNS01Handler(Hook(*settings.dns_hook)))
     if settings.tls_alpn_01_port is not None:
         handlers.append(TLSALPN01Handler(settings.tls_alpn_01_port))
+    if settings.approval_within is not None:
+        handlers.append(Approval())
     return handlers
 
 
