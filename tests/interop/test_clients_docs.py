@@ -1,8 +1,13 @@
 """docs/clients.md can be followed: what it says to each client gets, renews and revokes certificates."""
 
+import os
 import re
+import shutil
+import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 import pytest
 from tests.certificates import openssl_verify
@@ -172,6 +177,60 @@ def test_caddy(reader: Reader) -> None:
     assert reader.listed(["web.internal"])[-1] == ("revoked", "superseded")
 
 
+class Apache:
+    """Apache with a configuration of the page behind what it needs to be nobody's but the test's."""
+
+    def __init__(self, reader: Reader, configuration: str) -> None:
+        # What gets the certificates is not root, and cannot look into a folder of pytest's.
+        self._folder = Path(tempfile.mkdtemp(prefix="apache-"))
+        self._folder.chmod(0o755)
+        self.port = free_port()
+        http = free_port()
+        root = self._folder / "root.pem"
+        root.write_bytes(reader.root.read_bytes())
+        root.chmod(0o644)
+        here = reader.here(configuration).replace(str(reader.root), str(root)).replace("*:443", f"*:{self.port}")
+        modules = ["mpm_event", "ssl", "md", "authz_core", "socache_shmcb"]
+        (self._folder / "apache.conf").write_text(
+            "\n".join(
+                [
+                    *(f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so" for name in modules),
+                    f"ServerRoot {self._folder}",
+                    "PidFile pid",
+                    "ErrorLog /dev/stderr",
+                    "ServerName localhost",
+                    *(["User nobody", "Group nogroup"] if os.geteuid() == 0 else []),
+                    f"Listen 127.0.0.1:{http}",
+                    f"Listen 127.0.0.1:{self.port} https",
+                    f"MDPortMap 80:{http} 443:{self.port}",
+                    f"MDStoreDir {self._folder}/md",
+                    'ErrorDocument 404 "Hello from Apache"',
+                    here.replace("/var/www/html", f"{self._folder}"),
+                ]
+            )
+        )
+
+    def __enter__(self) -> Self:
+        self.program = Program(need("apache2"), "-f", self._folder / "apache.conf", "-D", "FOREGROUND")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.program.stop()
+        shutil.rmtree(self._folder)
+
+
+def test_apache(reader: Reader, before: int) -> None:
+    need("apache2", source="the apache2-bin package")
+    configuration, cron = blocks("Apache")
+    assert re.search(r"^17 \*/2 \* \* \* root apachectl graceful$", cron, re.MULTILINE)
+    with Apache(reader, configuration) as apache:
+        apache.program.wait_for("web.internal has been setup and changes will be activated on next")
+        apache.program.process.send_signal(signal.SIGUSR1)  # what `apachectl graceful` does
+        apache.program.wait_for("resuming normal operations(?s:.*)resuming normal operations")
+        assert "Hello from Apache" in fetch(apache.port, "web.internal", reader.root)
+    assert reader.listed(NAMES)[before:] == [("valid", None)]
+
+
 def test_dehydrated(reader: Reader, before: int) -> None:
     need("dehydrated")
     config, commands = blocks("dehydrated")
@@ -212,5 +271,5 @@ def test_uacme(reader: Reader, before: int) -> None:
 
 def test_every_block_of_the_page_is_run_here() -> None:
     heads = re.findall(r"^## (.*)$", PAGE, re.MULTILINE)
-    assert [len(blocks(head)) for head in heads] == [2, 3, 3, 2, 2, 1]
-    assert heads == ["What is the same for all", "certbot", "lego", "Caddy", "dehydrated", "uacme"]
+    assert [len(blocks(head)) for head in heads] == [2, 3, 3, 2, 2, 2, 1]
+    assert heads == ["What is the same for all", "certbot", "lego", "Caddy", "Apache", "dehydrated", "uacme"]
