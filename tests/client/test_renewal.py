@@ -181,6 +181,27 @@ class TestOwnership:
             if isinstance(store, FileStore):
                 store.close()
 
+    async def test_who_was_renewed_for_meanwhile_looks_again_before_it_asks(self) -> None:
+        """The other process began later and was done before this one had the lease."""
+        store = MemoryStore()
+        async with stage() as scene, scene.client(store=store) as one, scene.client(store=store) as other:
+            await one.issue("a.internal")
+            scene.clock.forward(hours=20)
+            quick = manager_of(scene, other, names=["a.internal"])
+
+            class Slow:
+                def __init__(self) -> None:
+                    self.store, self.owned, self.renew = one.store, one.owned, one.renew
+
+                async def renewal_info(self, bundle: CertBundle) -> None:
+                    assert len(await quick.sweep()) == 1
+
+            told: list[CertBundle] = []
+            slow = manager_of(scene, Slow(), names=["a.internal"], on_renewed=told.append)
+            assert await slow.sweep() == []
+            assert len(scene.ca.certificates()) == 2
+            assert [each.serial for each in told] == [max(scene.ca.certificates(), key=lambda c: c.not_before).serial]
+
     async def test_a_process_that_died_with_the_lease_is_not_waited_for_long(self) -> None:
         store = MemoryStore()
         async with stage() as scene, scene.client(store=store) as client:
@@ -407,6 +428,22 @@ class TestRenewalInfo:
             order = [each for each in scene.way.requests if each.url.path == "/new-order"][-1]
             assert json.loads(_payload(order))["replaces"] == asked[0]
             assert certificate.serial_number == bundle.serial
+
+    async def test_a_clock_that_was_set_back_does_not_make_the_server_wait_for_its_word(self) -> None:
+        async with stage() as scene, scene.client() as client:
+            right = scene.clock()
+            self.offered(scene, right + 2 * HOUR, right + 3 * HOUR)
+            await client.issue("a.internal")
+            manager = manager_of(scene, client)
+            scene.clock.time = right + 3 * DAY
+            scene.way.down = True
+            await manager.sweep()
+            scene.clock.time = right
+            scene.way.down = False
+            await manager.sweep()
+            (status,) = manager.status()
+            assert status.due is not None
+            assert right + 2 * HOUR <= status.due <= right + 3 * HOUR
 
     async def test_a_server_that_is_down_has_not_changed_its_mind(self) -> None:
         async with stage() as scene, scene.client() as client:

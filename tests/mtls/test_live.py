@@ -103,6 +103,17 @@ def test_what_cannot_be_used_changes_nothing(ca: Authority, first: Node) -> None
     assert shown(live) == (first.serial, first.serial)
 
 
+def test_what_could_not_be_used_is_not_looked_at_any_more(ca: Authority, folder: Path, first: Node) -> None:
+    live = from_files(folder)
+    (folder / "other.crt").write_bytes(ca.node().cert)
+    with pytest.raises(TLSConfigError):
+        live.replace(cert_pem=folder / "other.crt", key_pem=folder / "node.key")
+    renewed = ca.node()
+    renewed.write(folder)
+    assert live.refresh()
+    assert shown(live) == (renewed.serial, renewed.serial)
+
+
 def test_files_are_looked_at(ca: Authority, folder: Path, first: Node) -> None:
     live = from_files(folder)
     assert live.refresh() is False

@@ -177,6 +177,10 @@ def test_uvicorn_follows_with_its_own_options(loop: str, mesh: Mesh) -> None:
     (mesh.folder / "app.py").write_text(APP)
     words = shlex.split(page.command("uvicorn app:app").replace("8443", str(mesh.port)))
     with running(mesh, sys.executable, "-m", *words, "--loop", loop) as program:
+        with closing(mesh.connect()) as connection:
+            ask(connection)
+            assert connection.session is not None
+            assert not connection.session.has_ticket, "with one its client would not have to show a certificate again"
         follows(mesh)
         # A renewal that is half done is left alone, and said once a connection has come upon it.
         serial = mesh.now.serial
