@@ -201,10 +201,11 @@ def test_secrets_come_in_files(person: Person, tmp_path: Path) -> None:
         2,
         ["PRIVET_STORE and PRIVET_STORE_FILE are about the same setting: leave one of them out"],
     )
-    gone = person.tries("init", env={"PRIVET_STORE": "", "PRIVET_STORE_FILE": "/nowhere"})
+    nowhere = tmp_path / "nowhere"
+    gone = person.tries("init", env={"PRIVET_STORE": "", "PRIVET_STORE_FILE": str(nowhere)})
     assert gone.status == 2
     assert gone.sentences == [
-        "the file /nowhere that PRIVET_STORE_FILE names cannot be read: No such file or directory"
+        f"the file {nowhere} that PRIVET_STORE_FILE names cannot be read: No such file or directory"
     ]
 
 
