@@ -6,22 +6,18 @@ The law of this module: what is wrong with what was asked is said before anythin
 import asyncio
 import logging
 import logging.config
-import os
 import shlex
-import shutil
 import signal
 import sys
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import typer
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from privet.acme.identifiers import BadIdentifier, from_text
 from privet.bundle import CertBundle
 from privet.ca import KeyType
 from privet.ca.certificates import fingerprint as fingerprint_of
@@ -29,19 +25,27 @@ from privet.cli import options
 from privet.cli.failures import Failure, Mistakes
 from privet.cli.logs import log_config
 from privet.cli.node import renewal
-from privet.cli.node.folder import Folder, NodeSettings, read_owner, write_file
+from privet.cli.node.folder import Folder, NodeSettings, write_file
+from privet.cli.node.mistakes import (
+    about_ca_file,
+    about_external_account,
+    about_key,
+    about_names,
+    about_owner,
+    about_schedule,
+    about_trust,
+    about_vault,
+    read_command,
+    read_mode,
+    read_patience,
+)
 from privet.cli.node.renewal import NotReloaded, told
 from privet.cli.node.status import Standing, standing
 from privet.cli.node.trust import install, named_root
 from privet.cli.postgresql import Database, print_database, read_database
 from privet.cli.printing import print_fields, print_json, printable, to_text
 from privet.cli.stores import read_password
-from privet.client.errors import ClientError
-from privet.client.schedule import Schedule
 from privet.client.session import waiting
-from privet.client.signing import ExternalAccount
-from privet.client.trust import read_fingerprint, trust_in
-from privet.server.durations import read_duration
 
 node = typer.Typer(rich_markup_mode="markdown")
 
@@ -94,7 +98,7 @@ def bootstrap(
     The root is fetched from the CA, and written into a file if its fingerprint is right. Without --fingerprint it
     says what there is to compare, and writes nothing.
     """
-    mistakes = _about_trust(directory, fingerprint)
+    mistakes = about_trust(directory, fingerprint)
     if out is None and not install_ and fingerprint is not None:
         mistakes.append("say with --out FILE where the root is to be written, or --install, or both")
     if mistakes:
@@ -332,7 +336,7 @@ def issue(
         mistakes.append("say whom to ask: with --directory URL by ACME, or with --vault URL by a token")
         server = ""
     else:
-        mistakes += _about_trust(server, fingerprint, insecure, where)
+        mistakes += about_trust(server, fingerprint, insecure, where)
     if fingerprint is not None and ca_file is not None:
         mistakes.append("--fingerprint and --ca-file both say whom to trust: leave one of them out")
     if server.lower().startswith("http:") and not insecure:
@@ -340,40 +344,23 @@ def issue(
             f"{where} is not https, so anybody on the way could answer for the CA: use https with --fingerprint, or "
             "say --insecure on a network you trust"
         )
-    try:
-        Schedule(renewal_threshold, days_before_expiry)
-    except ValueError as error:
-        mistakes.append(f"--renewal-threshold or --days-before-expiry: {error}")
-    mistakes += _about_names(names) + _about_external_account(external_account, external_account_key_file)
+    mistakes += about_schedule(renewal_threshold, days_before_expiry)
+    mistakes += about_names(names) + about_external_account(external_account, external_account_key_file)
     proofs = (http_01, http_01_port, webroot, dns_hook, tls_alpn_01, tls_alpn_01_port, approval_within)
-    patience = _read_patience(approval_within, mistakes)
-    mistakes += _about_vault(vault, role, token_file, any((*proofs, external_account, profile, contact)))
+    patience = read_patience(approval_within, mistakes)
+    mistakes += about_vault(vault, role, token_file, any((*proofs, external_account, profile, contact)))
     if not names and (database is None or vault is None):
         mistakes.append("say which names the certificate is for; only by --vault can a --postgres do without")
     if password_file is not None:
         read_password(password_file)
-    if ca_file is not None:
-        try:
-            trust_in(ca_file)
-        except ClientError as error:
-            mistakes.append(str(error).replace("the ca_bundle", f"the --ca-file {ca_file}"))
+    mistakes += about_ca_file(ca_file)
     if webroot is not None and not webroot.is_dir():
         mistakes.append(f"--webroot: there is no folder {webroot}")
-    if owner is not None:
-        try:
-            read_owner(owner)
-        except Failure as failure:
-            mistakes.append(str(failure))
-    bits = _read_mode(mode, mistakes)
-    roots = os.geteuid() == 0 and (owner or "").partition(":")[0] in ("", "0", "root")
-    if database and bits > 0 and bits & ~(0o640 if roots else 0o600):
-        mistakes.append(
-            "--mode lets a group read the key, and PostgreSQL's clients refuse such a key unless it is root's"
-            if bits & 0o040 and not roots
-            else "--mode lets a group write to the key, and PostgreSQL's clients refuse such a key"
-        )
-    hook = _read_command("--dns-hook", dns_hook, mistakes)
-    reload = _read_command("--reload-command", reload_command, mistakes)
+    mistakes += about_owner(owner)
+    bits = read_mode(mode, mistakes)
+    mistakes += about_key(bits, owner, database)
+    hook = read_command("--dns-hook", dns_hook, mistakes)
+    reload = read_command("--reload-command", reload_command, mistakes)
     if mistakes:
         raise Mistakes(mistakes)
     settings = NodeSettings(
@@ -538,108 +525,6 @@ def _print_issued(folder: Folder, bundle: CertBundle, database: Database | None,
     if told:
         print_database(told)
     print(f"\nTo keep it renewed:\n  privet node renew {shlex.quote(str(folder.path))} --daemon")
-
-
-# --- what may be wrong ---
-
-
-def _about_trust(
-    directory: str, fingerprint: str | None, insecure: bool = False, where: str = "--directory"
-) -> list[str]:
-    mistakes = []
-    try:
-        parts = urlsplit(directory)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        known = False
-    if not known:
-        example = "https://ca.internal:8555" + "/directory" * (where == "--directory")
-        mistakes.append(f"{where} has to be a URL such as {example}, not {directory!r}")
-    elif insecure and parts.scheme == "https":
-        mistakes.append(f"--insecure is for plain http, and {where} is https: leave it out")
-    if fingerprint is not None:
-        try:
-            read_fingerprint(fingerprint)
-        except ClientError as error:
-            mistakes.append(f"--fingerprint: {error}")
-    return mistakes
-
-
-def _about_vault(vault: str | None, role: str | None, token_file: Path | None, by_acme: bool) -> list[str]:
-    if vault is None:
-        given = role is not None or token_file is not None
-        return ["--role and --token-file are for --vault URL"] if given else []
-    if role is None or token_file is None:
-        return ["--vault goes with --role and --token-file: `privet token create --role NAME` makes a token at the CA"]
-    if by_acme:
-        return ["with --vault a token says who asks: leave out what is for ACME, proofs, accounts, contacts, profiles"]
-    try:
-        token_file.read_bytes()
-    except OSError as error:
-        return [f"the --token-file {token_file} cannot be read: {error.strerror}"]
-    return []
-
-
-def _about_names(names: list[str]) -> list[str]:
-    mistakes = []
-    for name in names:
-        try:
-            from_text(name)
-        except BadIdentifier as error:
-            mistakes.append(str(error))
-    return mistakes
-
-
-def _about_external_account(kid: str | None, file: Path | None) -> list[str]:
-    if kid is None and file is None:
-        return []
-    if kid is None or file is None:
-        return ["--external-account and --external-account-key-file go together: give both"]
-    try:
-        ExternalAccount.read(kid, file.read_text("ascii").strip())
-    except OSError as error:
-        return [f"the --external-account-key-file {file} cannot be read: {error.strerror}"]
-    except (ClientError, ValueError):
-        return [f"the --external-account-key-file {file} does not hold a key in base64url"]
-    return []
-
-
-def _read_patience(text: str | None, mistakes: list[str]) -> float | None:
-    """A duration in seconds."""
-    try:
-        return None if text is None else read_duration(text).total_seconds()
-    except ValueError as error:
-        mistakes.append(f"--approval-within {error}")
-        return None
-
-
-def _read_mode(text: str, mistakes: list[str]) -> int:
-    try:
-        bits = int(text, 8)
-    except ValueError:
-        bits = -1
-    # Its owner reads it, and whoever is neither that nor in the group does not.
-    if bits & ~0o660 or not bits & 0o400:
-        mistakes.append(f"--mode has to be a mode that keeps others out, such as 0600 or 0640, not {text!r}")
-    return bits
-
-
-def _read_command(option: str, text: str | None, mistakes: list[str]) -> tuple[str, ...]:
-    """A command as words, its program by a whole path where it was a path, so that it is found from anywhere."""
-    if text is None:
-        return ()
-    try:
-        words = shlex.split(text)
-    except ValueError:
-        words = []
-    if not words:
-        mistakes.append(f"{option} cannot be read: {text!r} is not a program with its arguments")
-        return ()
-    found = shutil.which(words[0])
-    if found is None:
-        mistakes.append(f"{option}: there is no program {words[0]!r} here; it is run without a shell")
-        return ()
-    return (os.path.abspath(found) if os.sep in words[0] else words[0], *words[1:])  # noqa: PTH100 - links stay
 
 
 def _absolute(path: Path | None) -> str | None:
