@@ -467,6 +467,45 @@ class TestAccount:
                 assert await client.account_url() == url
                 await client.issue("a.internal")
 
+    @pytest.mark.parametrize("lost", [None, problem(502, "serverInternal")])
+    async def test_a_key_change_whose_answer_was_lost_has_happened(self, lost: Answer | None) -> None:
+        """The request is sent again, signed with a key that is not the account's any more, and refused; or somebody in
+        between says that it failed."""
+        answers = [lost]
+
+        def lose(request: httpx.Request, answer: Answer) -> Answer:
+            if not request.url.path.startswith("/key-change") or not answers:
+                return answer
+            if instead := answers.pop():
+                return instead
+            raise httpx.ReadError("connection reset", request=request)
+
+        store = MemoryStore()
+        async with stage() as scene:
+            async with scene.client(store=store) as client:
+                url = await client.account_url()
+                before = store.find("accounts")[0].files["account.key"]
+                scene.way.changes.append(lose)
+                await client.change_account_key()
+            files = store.find("accounts")[0].files
+            assert files.keys() == {"account.key"}
+            assert files["account.key"] != before
+            async with scene.client(store=store) as client:
+                assert await client.account_url() == url
+                await client.issue("a.internal")
+
+    async def test_a_key_change_that_is_refused_leaves_everything_as_it_was(self) -> None:
+        store = MemoryStore()
+        async with stage() as scene, scene.client(store=store) as client:
+            scene.way.changes.append(rewritten("/directory", keyChange=f"{BASE}/new-nonce"))
+            url = await client.account_url()
+            before = store.find("accounts")[0].files
+            with pytest.raises(Problem, match="malformed"):
+                await client.change_account_key()
+            assert store.find("accounts")[0].files == before
+            await client.issue("a.internal")
+            assert await client.account_url() == url
+
     async def test_a_deactivated_account_is_followed_by_a_new_one(self) -> None:
         store = MemoryStore()
         async with stage() as scene:

@@ -13,7 +13,17 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 from tests.client.scene import BASE, Answer, Clock, Scene, on, problem, rewritten, stage
 
-from privet import CertBundle, CertificateAuthority, FileStore, KeyType, MemoryStore, Profile, RenewalManager, Store
+from privet import (
+    CertBundle,
+    CertificateAuthority,
+    FileStore,
+    KeyType,
+    MemoryStore,
+    Problem,
+    Profile,
+    RenewalManager,
+    Store,
+)
 from privet.acme.encoding import from_base64url
 from privet.ca import keys
 from privet.ca.profiles import DEFAULT
@@ -480,6 +490,17 @@ class TestRenewalInfo:
             bundle = await client.issue("a.internal")
             scene.way.changes.append(on("/new-order", problem(409, "alreadyReplaced")))
             await client.renew(bundle)
+
+    async def test_a_server_that_has_enough_is_not_asked_twice(self) -> None:
+        """A refusal as a replacement is tried again as an order like any other; one for the rate is none."""
+        async with stage() as scene, scene.client() as client:
+            self.offered(scene, scene.clock() - 2 * HOUR, scene.clock() - HOUR)
+            bundle = await client.issue("a.internal")
+            before = scene.way.paths().count("new-order")
+            scene.way.changes.append(on("/new-order", problem(429, "rateLimited")))
+            with pytest.raises(Problem, match="rateLimited"):
+                await client.renew(bundle)
+            assert scene.way.paths().count("new-order") == before + 1
 
     async def test_a_server_without_it_is_told_of_no_replacement(self) -> None:
         async with stage() as scene, scene.client() as client:

@@ -118,8 +118,12 @@ class Account:
             try:
                 await self._session.post(directory.key_change, inner, self)
             except Problem:
-                await self._note(old)
-                raise
+                # It may have happened all the same: by a request whose answer was lost, which this was sent after.
+                self._kid = None
+                await self._find_out(old, new)
+                if self._key is not new:
+                    raise
+                return
             except BaseException:
                 self._kid = None  # who knows which key it is now; `_open` finds out
                 raise
