@@ -70,7 +70,7 @@ def approve(
     """Let those who wait have what they asked for. The client that waits learns of it when it next asks.
 
     ```
-    privet approve 01a2012bcc0f8dd26c835d41f3382ada54ff6e03
+    privet approve 06h1vt4lodq12s7cla935tp7
     ```
     """
     settings = read_settings(context.params | {"name": authority}, os.environ).checked()
@@ -93,7 +93,7 @@ def refuse(
     """Refuse those who wait, and with each its order.
 
     ```
-    privet refuse 01a2012bcc0f8dd26c835d41f3382ada54ff6e03 --reason "ask the network team first"
+    privet refuse 06h1vt4lodq12s7cla935tp7 --reason "ask the network team first"
     ```
     """
 
