@@ -322,6 +322,18 @@ class TestStore:
                 await client.issue("a.internal")
             assert scene.way.paths().count("new-account") == 1
 
+    async def test_a_server_that_was_set_up_anew_is_told_of_the_account_again(self) -> None:
+        async with stage() as scene, stage() as anew, scene.client() as client:
+            await client.issue("a.internal")
+            url = await client.account_url()
+            scene.way.inner = httpx.ASGITransport(anew.responder)
+            scene.way.requests.clear()
+            await client.issue("b.internal")
+            assert await client.account_url() != url
+            assert len(anew.ca.certificates()) == 1
+            # It may offer something else now.
+            assert scene.way.paths("GET") == ["directory"]
+
     async def test_two_processes_make_one_account(self, tmp_path: Path) -> None:
         async with stage() as scene:
             with FileStore(tmp_path) as one, FileStore(tmp_path) as other:

@@ -116,6 +116,21 @@ class TestHTTP01:
             assert (await http.get(f"http://127.0.0.1:{port}/.well-known/acme-challenge/{TOKEN}")).text == PROOF
         await handler.cleanup(NAME, TOKEN, PROOF)
 
+    async def test_a_crowd_makes_room_for_the_ca(self) -> None:
+        port = free_port()
+        handler = HTTP01Handler(port, "127.0.0.1")
+        await handler.present(NAME, TOKEN, PROOF)
+        crowd = [await asyncio.open_connection("127.0.0.1", port) for _ in range(100)]
+        async with httpx.AsyncClient(trust_env=False) as http:
+            found = await http.get(f"http://127.0.0.1:{port}/.well-known/acme-challenge/{TOKEN}")
+        assert found.text == PROOF
+        first, last = crowd[0][0], crowd[-1][0]
+        assert await first.read() == b"", "who came first has waited for longest"
+        assert not last.at_eof()
+        await handler.cleanup(NAME, TOKEN, PROOF)
+        for _, writer in crowd:
+            writer.close()
+
     async def test_a_port_that_is_taken_is_named(self) -> None:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", 0))
@@ -323,7 +338,7 @@ class TestHook:
         with pytest.raises(ClientError, match="cannot be run: No such file"):
             await Hook(tmp_path / "missing").add("a.internal", "value")
         with pytest.raises(ClientError, match=r"did not end within 0\.2 seconds"):
-            await Hook(sys.executable, "-c", "import time; time.sleep(60)", timeout=0.2).add("a.internal", "value")
+            await Hook(sys.executable, "-c", "import time; time.sleep(3600)", timeout=0.2).add("a.internal", "value")
 
     async def test_its_end_counts_and_not_that_of_what_it_leaves_running(self) -> None:
         script = "sleep 20 & echo started; exit 3"

@@ -39,7 +39,7 @@ class HTTP01Handler:
         self._tokens: dict[str, str] = {}
         self._server: asyncio.Server | None = None
         self._turn = asyncio.Lock()
-        self._connections: set[asyncio.Task[None]] = set()
+        self._connections: dict[asyncio.Task[None], None] = {}
 
     async def present(self, identifier: str, token: str, key_authorization: str) -> None:
         check_token(token)
@@ -85,16 +85,19 @@ class HTTP01Handler:
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        self._connections.add(task)
+        if len(self._connections) >= _MOST_AT_ONCE:  # a crowd does not keep the CA out
+            oldest = next(iter(self._connections))
+            del self._connections[oldest]
+            oldest.cancel()
+        self._connections[task] = None
         try:
-            if len(self._connections) <= _MOST_AT_ONCE:
-                with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError, TimeoutError):
-                    async with asyncio.timeout(_PATIENCE):
-                        await self._converse(reader, writer)
+            with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError, TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    await self._converse(reader, writer)
         except asyncio.CancelledError:
-            pass  # only `cleanup` does this, when nobody is served any more
+            pass  # it has to make room, or nobody is served any more
         finally:
-            self._connections.discard(task)
+            self._connections.pop(task, None)
             writer.transport.abort() if writer.transport.is_closing() else writer.close()
 
     async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
