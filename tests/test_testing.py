@@ -17,7 +17,8 @@ from tests.interop.clients import Lego
 from tests.mtls.nodes import shake
 from tests.wire import Wire, problem_of
 
-from privet import CertificateAuthority, MemoryStore
+from privet import CertificateAuthority, Client, ClientError, MemoryStore
+from privet.challenges.http01 import HTTP01Handler
 from privet.testing import ACMEServer, node_certificate
 
 pytestmark = pytest.mark.anyio
@@ -109,6 +110,21 @@ def test_without_tls_and_with_a_validator() -> None:
         assert "newOrder" in httpx.get(server.directory_url).json()
 
 
+async def test_what_else_a_responder_takes() -> None:
+    key = bytes(32)
+    with ACMEServer(external_account_keys={"team-a": key}, external_account_required=True) as server:
+        async with Client(server.directory_url, ca_bundle=server.ca_bundle) as stranger:
+            with pytest.raises(ClientError, match="external account key"):
+                await stranger.issue("a.internal")
+        async with Client(
+            server.directory_url,
+            ca_bundle=server.ca_bundle,
+            external_account=("team-a", key),
+            challenge_handler=HTTP01Handler(port=None),
+        ) as client:
+            assert (await client.issue("a.internal")).domain == "a.internal"
+
+
 def test_a_node_has_files(tmp_path: Path) -> None:
     ca = CertificateAuthority(MemoryStore())
     ca.init()
@@ -139,7 +155,7 @@ def test_the_tests_of_the_page_pass(tmp_path: Path) -> None:
 
 def test_the_other_programs_of_the_page_run(capsys: pytest.CaptureFixture[str]) -> None:
     others = [block for block in BLOCKS if not block.startswith("# test_service.py")]
-    assert len(others) == 2
+    assert len(others) == 4
     for block in others:
         names: dict[str, object] = {"__name__": "page"}
         exec(compile(block, "docs/testing.md", "exec"), names)

@@ -82,7 +82,8 @@ def node_certificate(ca: CertificateAuthority, folder: Path, *names: str) -> TLS
 
 class ACMEServer:
     """An ACME server to test clients with. It accepts whatever challenges are answered, unless `challenge_validator` is
-    there to look; `tls=False` is for clients that cannot be told whom to trust."""
+    there to look; `tls=False` is for clients that cannot be told whom to trust. `options` are others of
+    `ACMEResponder`: external account keys, a policy, a profile."""
 
     def __init__(
         self,
@@ -91,6 +92,7 @@ class ACMEServer:
         tls: bool = True,
         challenge_validator: ChallengeValidator | None = None,
         limits: Limits = _SOON,
+        **options: Any,
     ) -> None:
         if ca is None:
             ca = CertificateAuthority(MemoryStore())
@@ -99,6 +101,7 @@ class ACMEServer:
         self._tls = tls
         self._validator = challenge_validator
         self._limits = limits
+        self._options = options
         self._passed = timedelta()
         self._refusals = 0
         self._delay = 0.0
@@ -122,6 +125,7 @@ class ACMEServer:
                 challenge_validator=_Patient(self),
                 limits=self._limits,
                 now=lambda: _utc_now() + self._passed,
+                **self._options,
             )
             port = stack.enter_context(serving(self, context))
             self._url = f"{'https' if self._tls else 'http'}://localhost:{port}"
