@@ -389,10 +389,14 @@ def _contradictions(read: Read, files: Files) -> Iterator[str]:
         yield "--client-ca is about --tls: without it nobody shows a certificate"
     if settings.roles and settings.store == "memory:" and not unread & {"store"}:
         yield "--roles wants tokens, which nobody can bring into --store memory: choose sqlite:///PATH"
-    if settings.uds:
-        if settings.tls:
-            yield "--tls has no use on a Unix socket: the web server in front of it does TLS"
-        return
+    if not settings.uds:
+        yield from _about_address(settings, unread, constraints)
+    elif settings.tls:
+        yield "--tls has no use on a Unix socket: the web server in front of it does TLS"
+
+
+def _about_address(settings: Settings, unread: frozenset[str], constraints: NameConstraints | None) -> Iterator[str]:
+    """About who can reach the server, and what they could do then."""
     try:
         addresses = resolve(settings.host)
     except Failure as failure:
