@@ -539,6 +539,14 @@ HTTPS = ("--directory", "https://127.0.0.1:1/directory", "--out", "web")
         (["a.internal", *HTTPS, "--reload-command", "nope x"], "--reload-command: there is no program 'nope' here"),
         (["a.internal", *HTTPS, "--reload-command", "'"], "--reload-command cannot be read: "),
         (["a.internal", *HTTPS, "--dns-hook", "./nope"], "--dns-hook: there is no program './nope' here"),
+        (
+            ["a.internal", *HTTPS, "--reload-command", "nginx -s reload && true"],
+            "--reload-command is run without a shell",
+        ),
+        (
+            ["a.internal", *HTTPS, "--reload-command", "nginx -s reload; true"],
+            "--reload-command is run without a shell",
+        ),
         (["a.internal", *HTTPS, "--webroot", "nope"], "--webroot: there is no folder nope"),
         (["a.internal", *HTTPS, "--approval-within", "soon"], "--approval-within has to be a duration such as 90m"),
         (["a.internal", *HTTPS, "--ca-file", "nope"], "the --ca-file nope cannot be read: "),

@@ -19,6 +19,8 @@ from privet.client.signing import ExternalAccount
 from privet.client.trust import read_fingerprint, trust_in
 from privet.server.durations import read_duration
 
+_SHELL = {";", "&", "&&", "|", "||", ">", ">>", "<"}
+
 
 def about_trust(
     directory: str, fingerprint: str | None, insecure: bool = False, where: str = "--directory"
@@ -147,6 +149,9 @@ def read_command(option: str, text: str | None, mistakes: list[str]) -> tuple[st
         words = []
     if not words:
         mistakes.append(f"{option} cannot be read: {text!r} is not a program with its arguments")
+        return ()
+    if shells := [word for word in words if word in _SHELL or word.endswith(";")]:
+        mistakes.append(f"{option} is run without a shell, and {shells[0]!r} is for one: say sh -c '…'")
         return ()
     found = shutil.which(words[0])
     if found is None:

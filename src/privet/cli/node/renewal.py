@@ -7,6 +7,7 @@ killed in between is not the last who tries; and a service or a CA that is down 
 import asyncio
 import contextlib
 import logging
+import shlex
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from datetime import UTC, datetime
@@ -211,7 +212,7 @@ async def _put_in_place(folder: Folder, settings: NodeSettings) -> None:
 
 async def _reload(command: Sequence[str]) -> str | None:
     """Tell the service. Returns what went wrong."""
-    what = f"the reload command {' '.join(command)!r}"
+    what = f"the reload command {shlex.join(command)!r}"
     try:
         status, said = await run_program(what, command, patience=_RELOAD)
     except ClientError as error:
