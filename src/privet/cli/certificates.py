@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -127,23 +127,9 @@ def issue(
         else:
             assert path_of is not None
             paths = {part: path_of("certs", bundle.domain, f"{part}.pem") for part in ("cert", "fullchain", "key")}
-    all_names = list(dict.fromkeys([bundle.domain, *bundle.domains]))
-    told = database and database.document(folder or Path(), x509.load_pem_x509_certificate(bundle.cert_pem))
-    if json:
-        document: dict[str, object] = {"serial": f"{bundle.serial:x}", "names": all_names}
-        document |= {"not_after": to_text(bundle.expires_at), "files": {part: str(paths[part]) for part in paths}}
-        print_json(document | ({"postgresql": told} if told else {}))
-    else:
-        print_fields(
-            [
-                ("issued", f"{bundle.serial:x}"),
-                ("for", printable(", ".join(all_names))),
-                ("valid until", to_text(bundle.expires_at)),
-                *paths.items(),
-            ]
-        )
-        if told:
-            print_database(told)
+    certificate = x509.load_pem_x509_certificate(bundle.cert_pem)
+    told = database.document(folder or Path(), certificate) if database else None
+    _print_issued(bundle, paths, told, json)
 
 
 def list_(
@@ -318,6 +304,27 @@ def _issue(
         raise Failure(f"the CSR is refused: {str(error).partition(';')[0]}{hint}") from None
     except (BadCSR, WeakKey) as error:
         raise Failure(f"the CSR is refused: {error}") from None
+
+
+def _print_issued(
+    bundle: CertBundle, paths: Mapping[str, Path], database: Mapping[str, str] | None, json: bool
+) -> None:
+    names = list(dict.fromkeys([bundle.domain, *bundle.domains]))
+    if json:
+        document: dict[str, object] = {"serial": f"{bundle.serial:x}", "names": names}
+        document |= {"not_after": to_text(bundle.expires_at), "files": {part: str(paths[part]) for part in paths}}
+        print_json(document | ({"postgresql": database} if database else {}))
+        return
+    print_fields(
+        [
+            ("issued", f"{bundle.serial:x}"),
+            ("for", printable(", ".join(names))),
+            ("valid until", to_text(bundle.expires_at)),
+            *paths.items(),
+        ]
+    )
+    if database:
+        print_database(database)
 
 
 def _folder(names: Sequence[str]) -> Path:
