@@ -85,6 +85,16 @@ def crash_database(site: Site, chance: Random) -> str:
     return "a crash of the database, and a new start"
 
 
+def lose_database_and_worker(site: Site, chance: Random) -> str:
+    """What takes the worker's place finds no database."""
+    assert isinstance(site, Replicas)
+    site.database.stop("fast")
+    kill_worker(site, chance)
+    time.sleep(chance.random() * 8)
+    site.database.start()
+    return "no database for some seconds, and kill -9 of a worker meanwhile"
+
+
 def restart_database(site: Site, chance: Random) -> str:
     assert isinstance(site, Replicas)
     site.database.stop("fast")
@@ -116,6 +126,8 @@ def _any(site: Site, chance: Random) -> Replica:
 
 ON_FILES: tuple[Harm, ...] = (kill_worker, kill_all, restart, pause, fill_disk, read_only, set_clock)
 ON_POSTGRESQL: tuple[Harm, ...] = (
+    kill_worker,
+    lose_database_and_worker,
     kill_replica,
     kill_all,
     restart,

@@ -199,7 +199,8 @@ class Site:
 
 
 class Replicas(Site):
-    """Two replicas on a PostgreSQL, with a network in between if namespaces can be made: theirs and the database's."""
+    """Two replicas on a PostgreSQL, the first one with two workers, with a network in between if namespaces can be
+    made: theirs and the database's."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -212,10 +213,10 @@ class Replicas(Site):
             Replica(
                 folder / socket.stem,
                 self.database.far,
-                *("--uds", str(socket), "--external-url", self.base),
+                *("--uds", str(socket), "--external-url", self.base, "--workers", str(workers)),
                 inside=self.network.inside("servers"),
             )
-            for socket in self.sockets
+            for socket, workers in zip(self.sockets, (2, 1), strict=True)
         ]
         self.crashes = 0
 

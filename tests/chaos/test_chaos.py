@@ -10,6 +10,7 @@ was done are printed. A run proves something only if clients get certificates af
 import asyncio
 import os
 import random
+import re
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -56,7 +57,9 @@ def test_whatever_happens_the_books_are_right(site: Site, seed: int, tmp_path: P
     asyncio.run(live(site, Random(seed), seen, tmp_path))
     for replica in site.replicas:
         replica.stop()
-        assert not [line for said in replica.ended for line in said.splitlines() if "Traceback" in line], replica.ended
+        traces = [trace for said in replica.ended for trace in re.findall(r"Traceback[^\n]*\n(?:[ ].*\n)*.*\n", said)]
+        print(*traces, sep="\n")
+        assert traces == []
     wrong = seen.wrong + audit(site.store, seen)
     print(
         f"{len(seen.certificates)} certificates, {len(seen.accounts)} accounts; refused or failed: "

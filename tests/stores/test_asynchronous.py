@@ -161,6 +161,23 @@ def test_an_answer_nobody_waits_for_any_more_troubles_nobody(slow: Slow, run: Ru
     run(main())
 
 
+def test_whoever_goes_with_the_first_failure_leaves_no_other_for_the_log(sqlite: SQLiteStore, run: Run) -> None:
+    async def main() -> None:
+        told: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
+        with AsyncStore(sqlite) as records:
+            sqlite.close()
+            first, second = records.get("order", "1"), records.get("order", "2")
+            with pytest.raises(StoreError):
+                await first
+            assert second.done()
+        del second
+        gc.collect()
+        assert told == []
+
+    run(main())
+
+
 def test_a_loop_that_has_gone_troubles_nobody(slow: Slow, run: Run) -> None:
     async def leave(records: AsyncStore) -> None:
         records.commit(Record("order", "1"))

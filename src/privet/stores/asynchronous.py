@@ -134,6 +134,8 @@ def _answer(
             continue
         if isinstance(result, Exception):
             future.set_exception(result)
+            # Whoever asked for several things at once goes with the first that fails, and that is no news for the log.
+            future.exception()
         else:
             future.set_result(result)
     if observe is not None:

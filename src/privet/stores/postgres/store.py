@@ -276,7 +276,8 @@ class PostgresStore(Together):
             raise StoreError(f"{self._name} is damaged in {kind} {id}: {error}") from None
 
     def _failure(self, error: psycopg.Error) -> StoreError:
-        text = " ".join((error.diag.message_primary or str(error)).split())
+        lines = (error.diag.message_primary or str(error)).splitlines()
+        text = "; ".join(line for each in lines if (line := " ".join(each.split())))
         if self._password:
             text = text.replace(self._password, "…")
         return (_UnfitError if _is_unfit(error) else StoreError)(f"{self._name}: {text}")
