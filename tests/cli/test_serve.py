@@ -214,19 +214,38 @@ def test_a_worker_that_cannot_be_replaced_yet_is_replaced_later(person: Person) 
         assert get(serving, "/ca.pem").content == root
 
 
-def test_workers_none_of_which_can_start_are_not_tried_for_ever(person: Person) -> None:
-    serving = person.serves("--workers", "2")
-    children = Path(f"/proc/{serving.program.process.pid}/task/{serving.program.process.pid}/children")
-    while listening(serving.port) < 1 + 2 * 4:
-        time.sleep(0.05)  # they have yet to start
-    for path in person.folder.glob("privet.db*"):
-        path.unlink()
-    for pid in workers(children):
-        os.kill(pid, signal.SIGKILL)
-    assert serving.program.process.wait(120) == 1
-    serving.program.stop()
-    assert "privet: a worker could not start: its log above says why\n" in serving.program.output
-    assert not list(person.folder.glob("privet.db*"))
+def test_a_worker_that_hangs_is_replaced(person: Person) -> None:
+    with person.serves("--workers", "2") as serving:
+        children = Path(f"/proc/{serving.program.process.pid}/task/{serving.program.process.pid}/children")
+        while listening(serving.port) < 1 + 2 * 4:
+            time.sleep(0.05)  # they have yet to start
+        before = workers(children)
+        hung = min(before)
+        os.kill(hung, signal.SIGSTOP)
+        serving.program.wait_for(
+            f"WARNING the worker {hung} does not answer any more: another replaces it", seconds=180
+        )
+        while len(workers(children) - {hung}) < 2:
+            time.sleep(0.05)  # it is about to start
+        assert workers(children) & before == before - {hung}
+
+
+def test_workers_that_have_all_gone_come_back_when_they_can(person: Person) -> None:
+    with person.serves("--workers", "2") as serving:
+        root = get(serving, "/ca.pem").content
+        children = Path(f"/proc/{serving.program.process.pid}/task/{serving.program.process.pid}/children")
+        while listening(serving.port) < 1 + 2 * 4:
+            time.sleep(0.05)  # they have yet to start
+        away = {path: person.folder / f"away-{path.name}" for path in person.folder.glob("privet.db*")}
+        for path, elsewhere in away.items():
+            path.rename(elsewhere)
+        for pid in workers(children):
+            os.kill(pid, signal.SIGKILL)
+        failed = serving.program.wait_for("ERROR a worker cannot start: there is nothing at")
+        serving.program.wait_for("ERROR a worker cannot start: there is nothing at", after=failed.end())
+        for path, elsewhere in away.items():
+            elsewhere.rename(path)
+        assert get(serving, "/ca.pem").content == root, "whoever comes meanwhile waits"
 
 
 def test_connections_are_spread_over_all_workers(person: Person) -> None:

@@ -1,13 +1,13 @@
 """Workers: processes that serve together, and the one that keeps as many of them as were asked for.
 
-The law of this module: a worker that ends is replaced for as long as another one serves, and the log tells of it.
+The law of this module: a worker that ends is replaced, however long that takes, and the log tells of it; only what
+cannot start at all ends.
 """
 
 import contextlib
 import logging
 import signal
 import socket
-import time
 from collections.abc import Iterator, Mapping
 from multiprocessing import resource_tracker
 from types import MappingProxyType
@@ -22,13 +22,13 @@ from privet.cli.serve.listening import spread
 
 log = logging.getLogger("privet")
 
-# Seconds without an answer after which a worker is taken for hung. It is silent while it starts, which takes a small
-# machine that starts several of them far longer than the five seconds that uvicorn would wait.
-_PATIENCE = 30.0
-# How long each look waits for an answer: meanwhile no signal is heeded.
+# How many looks, of a second or so each, a worker may leave unanswered. It is silent while it starts, which takes a
+# small machine that starts several of them far longer than the five seconds that uvicorn would wait.
+_PATIENCE = 30
+# How long a look waits for an answer, in seconds: meanwhile no signal is heeded.
 _LOOK = 0.5
-# Seconds until the next try, when what took a worker's place could not start.
-_PAUSE = 5.0
+# How many looks, of half a second each, until the next try, when what took a worker's place could not start.
+_PAUSE = 10
 
 
 def run_workers(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
@@ -42,8 +42,8 @@ def run_workers(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
 class _Supervisor(Multiprocess):
     gave_up = False
     _first: frozenset[Process] = frozenset()
-    _heard: Mapping[Process, float] = MappingProxyType({})
-    """When each was last known to be well."""
+    _unanswered: Mapping[Process, int] = MappingProxyType({})
+    """How many looks of late. Time is no measure: all of them, with this one, may have been stopped for a while."""
 
     def init_processes(self) -> None:
         with _deaf():
@@ -61,29 +61,25 @@ class _Supervisor(Multiprocess):
         super().terminate_all()
 
     def keep_subprocess_alive(self) -> None:
-        now = time.monotonic()
-        self._heard = heard = {worker: self._heard.get(worker, now) for worker in self.processes}
+        self._unanswered = looks = {worker: self._unanswered.get(worker, 0) + 1 for worker in self.processes}
         for place, worker in enumerate(self.processes):
             if self.should_exit.is_set():
                 return
-            silent = now - heard[worker]
             if worker.process.is_alive():
                 if worker.ping(_LOOK):
-                    heard[worker] = now
-                elif silent > _PATIENCE:
-                    log.warning(
-                        "the worker %s has not answered for %d seconds: another replaces it", worker.pid, silent
-                    )
+                    looks[worker] = 0
+                elif looks[worker] > _PATIENCE:
+                    log.warning("the worker %s does not answer any more: another replaces it", worker.pid)
                     self._replace(place)
             elif self.signal_queue:
                 return  # systemd, and Ctrl+C, tell all processes at once, and some are quicker to end
             elif worker.exitcode != STARTUP_FAILURE:
                 log.warning("the worker %s %s: another replaces it", worker.pid, _end(worker.exitcode))
                 self._replace(place)
-            elif worker in self._first or not any(each.process.is_alive() for each in self.processes):
+            elif worker in self._first:
                 self.gave_up = True
                 self.should_exit.set()
-            elif silent > _PAUSE:
+            elif looks[worker] > _PAUSE:
                 self._replace(place)
 
     def _replace(self, place: int) -> None:
