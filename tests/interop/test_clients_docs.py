@@ -222,7 +222,7 @@ class Apache:
 def test_apache(reader: Reader, before: int) -> None:
     need("apache2", source="the apache2-bin package")
     configuration, cron = blocks("Apache")
-    assert re.search(r"^17 \*/2 \* \* \* root apachectl graceful$", cron, re.MULTILINE)
+    assert re.search(r"^17 \*/2 \* \* \* root /usr/sbin/apachectl graceful$", cron, re.MULTILINE)
     with Apache(reader, configuration) as apache:
         apache.program.wait_for("web.internal has been setup and changes will be activated on next")
         apache.program.process.send_signal(signal.SIGUSR1)  # what `apachectl graceful` does
