@@ -3,7 +3,8 @@
 The law of this module: it does nothing itself.
 """
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -20,13 +21,28 @@ def _without_await(
     verb: Callable[Concatenate[Client, _Arguments], Awaitable[_Result]],
 ) -> "Callable[Concatenate[SyncClient, _Arguments], _Result]":
     def call(self: "SyncClient", /, *args: _Arguments.args, **options: _Arguments.kwargs) -> _Result:
-        async def carry_out() -> _Result:
-            return await verb(self.client, *args, **options)
+        begun: list[asyncio.Future[_Result]] = []
 
-        return self.portal.call(carry_out)
+        async def carry_out() -> _Result:
+            begun.append(asyncio.ensure_future(verb(self.client, *args, **options)))
+            return await begun[0]
+
+        future = self.portal.start_task_soon(carry_out)
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():  # Ctrl-C: nobody waits any more, and what was put up is taken down
+                self.portal.call(_end, begun)
+            raise
 
     call.__doc__ = verb.__doc__
     return call
+
+
+async def _end(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 class SyncClient:
@@ -39,6 +55,9 @@ class SyncClient:
         self.client = Client(directory_url, **options)
         self._end = ExitStack()
         self._portal: BlockingPortal | None = None
+
+    def __repr__(self) -> str:
+        return f"<SyncClient of {self.client.directory_url}>"
 
     @property
     def portal(self) -> BlockingPortal:
