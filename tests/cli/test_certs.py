@@ -192,6 +192,16 @@ def test_what_cannot_be_done_is_said(arguments: list[str], words: str, founder: 
     assert not (founder.folder / "node.key").exists()
 
 
+def test_a_wildcard_that_openssl_does_not_know_is_pointed_out(founder: Person) -> None:
+    done = founder.does("cert", "create-node", "*.internal", "*.mesh.internal", "--ca-dir", "certs")
+    (told,) = done.sentences
+    assert "takes *.internal for no wildcard" in told
+    # That is so: what the doctor says here comes from OpenSSL.
+    files = ("--cert", "node.crt", "--key", "node.key", "--ca", "certs/ca.crt")
+    assert "hostname-mismatch" in founder.tries("doctor", *files, "--name", "a.internal").out
+    founder.does("doctor", *files, "--name", "a.mesh.internal")
+
+
 def test_the_files_of_an_authority_are_told_apart(founder: Person) -> None:
     folder = founder.folder / "certs"
     cert, key = (folder / "ca.crt").read_bytes(), (folder / "ca.key").read_bytes()

@@ -39,6 +39,7 @@ from privet.cli.printing import (
     printable,
     status_of,
     to_text,
+    warn_of_wildcards,
 )
 from privet.cli.settings import Settings, read_settings
 from privet.cli.stores import read_file, read_password, reading, signing
@@ -128,6 +129,7 @@ def issue(
             assert path_of is not None
             paths = {part: path_of("certs", bundle.domain, f"{part}.pem") for part in ("cert", "fullchain", "key")}
     certificate = x509.load_pem_x509_certificate(bundle.cert_pem)
+    warn_of_wildcards(bundle.domains)
     told = database.document(folder or Path(), certificate) if database else None
     _print_issued(bundle, paths, told, json)
 

@@ -25,7 +25,7 @@ from privet.ca.offline import certify
 from privet.cli import options
 from privet.cli.contents import Item, Kind, certificates_of, contents_of, described, key_type
 from privet.cli.failures import Failure, Mistakes
-from privet.cli.printing import names_text, print_fields, print_json, printable, to_text
+from privet.cli.printing import names_text, print_fields, print_json, printable, to_text, warn_of_wildcards
 from privet.cli.stores import read_file, read_password
 
 cert = typer.Typer(
@@ -205,6 +205,7 @@ def _create(
     chain = [certificate, *(each for each in issuer.chain if each.subject != each.issuer)]
     pem = b"".join(each.public_bytes(Encoding.PEM) for each in chain)
     paths = _write(out, {f"{part}.key": to_pem(key), f"{part}.crt": pem}, force)
+    warn_of_wildcards(names)
     if certificate.not_valid_after_utc == issuer.not_after:
         typer.echo(f"privet: it ends with its CA, before {validity} days are over", err=True)
     _told(certificate, paths, json)

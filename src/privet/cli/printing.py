@@ -76,6 +76,17 @@ def warn_of_end(ca: CertificateAuthority, settings: Settings) -> None:
         )
 
 
+def warn_of_wildcards(names: Iterable[str]) -> None:
+    """Say so when a certificate is to have a name that many programs do not find in it."""
+    for name in names:
+        if name.startswith("*.") and name.count(".") == 1:
+            print(
+                f"privet: OpenSSL, and with it Python, curl and nginx, takes {printable(name)} for no wildcard, as it "
+                "has a single label behind its star; *.mesh.internal would be one",
+                file=sys.stderr,
+            )
+
+
 def authority_document(name: str, chain_pem: bytes, store: str) -> dict[str, object]:
     chain = x509.load_pem_x509_certificates(chain_pem)
     return {

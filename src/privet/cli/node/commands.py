@@ -43,7 +43,7 @@ from privet.cli.node.renewal import NotReloaded, told
 from privet.cli.node.status import Standing, standing
 from privet.cli.node.trust import install, named_root
 from privet.cli.postgresql import Database, print_database, read_database
-from privet.cli.printing import print_fields, print_json, printable, to_text
+from privet.cli.printing import print_fields, print_json, printable, to_text, warn_of_wildcards
 from privet.cli.stores import read_password
 from privet.client.session import waiting
 
@@ -392,6 +392,7 @@ def issue(
         reuse_key=reuse_key,
     )
     _warn_in_sentences()
+    warn_of_wildcards(names)
     with Folder.make(out) as folder:
         try:
             bundle = asyncio.run(renewal.get(folder, settings, keep=keep))
