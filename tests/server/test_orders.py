@@ -341,7 +341,8 @@ async def test_nothing_is_promised_for_after_the_authority_ends(stage: Stage) ->
             {"notBefore": at(scene.ca.not_after + timedelta(hours=1))},
         ):
             assert problem_of(await wire.order("a.internal", **wish)) == (400, "malformed")
-        # Who asks for no end in particular gets what there is.
+        # Up to the very end it may be; and who asks for no end in particular gets what there is.
+        assert (await wire.order("a.internal", notAfter=at(scene.ca.not_after))).status_code == 201
         chain = await wire.issue("a.internal")
         assert leaf_of(chain).not_valid_after_utc == scene.ca.not_after
         # And when it has ended, nothing: which is not the client's fault, and leaves the order as it is.
