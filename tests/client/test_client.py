@@ -518,6 +518,38 @@ class TestAccount:
             await client.issue("a.internal")
             assert await client.account_url() == url
 
+    async def test_an_end_whose_answer_was_lost_is_one(self) -> None:
+        lost = [True]
+
+        def lose(request: httpx.Request, answer: Answer) -> Answer:
+            if request.url.path.startswith("/acct/") and lost:
+                lost.clear()
+                raise httpx.ReadError("connection reset", request=request)
+            return answer
+
+        async with stage() as scene, scene.client() as client:
+            url = await client.account_url()
+            scene.way.changes.append(lose)
+            await client.deactivate_account()
+            assert await client.account_url() != url
+            await client.issue("a.internal")
+
+    async def test_an_end_that_is_refused_is_none(self) -> None:
+        class Refuses(httpx.AsyncBaseTransport):
+            async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+                if not request.url.path.startswith("/acct/"):
+                    return await real.handle_async_request(request)
+                status, headers, body = problem(403, "unauthorized", "not today")
+                return httpx.Response(status, headers=dict(headers), content=body)
+
+        async with stage() as scene, scene.client() as client:
+            url = await client.account_url()
+            real, scene.way.inner = scene.way.inner, Refuses()  # type: ignore[assignment]
+            with pytest.raises(Problem, match="not today"):
+                await client.deactivate_account()
+            assert await client.account_url() == url
+            await client.issue("a.internal")
+
     async def test_a_deactivated_account_is_followed_by_a_new_one(self) -> None:
         store = MemoryStore()
         async with stage() as scene:

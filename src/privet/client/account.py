@@ -92,10 +92,24 @@ class Account:
 
     async def deactivate(self) -> None:
         """End the account for good (§7.3.6). The next one will have another key."""
-        await self.post(await self.ready(), {"status": "deactivated"})
+        url = await self.ready()
+        try:
+            await self.post(url, {"status": "deactivated"})
+        except Problem:
+            if not await self._has_ended():
+                raise
         async with self._turn:
             await self._note(self.key, deactivated=True)
             self._key = self._kid = None
+
+    async def _has_ended(self) -> bool:
+        """Whether the server lets in nobody with this key any more: a request whose answer was lost has ended it."""
+        new_account = (await self._session.directory()).new_account
+        try:
+            await self._session.post(new_account, {"onlyReturnExisting": True}, KeyAlone(self.key))
+        except Problem as problem:
+            return problem.type in (ProblemType.UNAUTHORIZED, ProblemType.ACCOUNT_NOT_VALID)
+        return False
 
     async def change_key(self, key_type: KeyType | None = None) -> None:
         """Give the account another key (§7.3.5)."""
