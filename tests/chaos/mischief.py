@@ -78,8 +78,8 @@ def set_clock(site: Site, chance: Random) -> str:
 
 def crash_database(site: Site, chance: Random) -> str:
     assert isinstance(site, Replicas)
-    site.crashes += 1
     site.database.stop("immediate")
+    site.crashes += 1  # not before: what is answered until it has stopped may be lost as well
     time.sleep(chance.random())
     site.database.start()
     return "a crash of the database, and a new start"
