@@ -255,3 +255,4 @@ def test_what_a_killed_worker_has_counted_still_counts(person: Person) -> None:
         issue(serving.directory, ["after.internal"])
         _, metrics, _ = get(f"http://127.0.0.1:{port}/metrics")
     assert counted(metrics, 'privet_certificates_issued_total{profile="default"}') == 2
+    assert counted(metrics, "privet_workers_replaced_total") == 2

@@ -7,7 +7,7 @@ import contextlib
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
@@ -77,6 +77,12 @@ class Metrics:
                 self._validations.labels(event.challenge, "valid" if event.valid else "invalid").inc()
             case Pruned():
                 self._pruned.inc(event.records)
+
+
+def count_replaced(registry: CollectorRegistry) -> Callable[[], None]:
+    """What the supervisor of the workers is to call for each that it replaces."""
+    replaced = Counter("privet_workers_replaced", "Workers that died, hung or could not start.", registry=registry)
+    return replaced.inc
 
 
 @contextlib.contextmanager

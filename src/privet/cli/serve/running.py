@@ -56,11 +56,13 @@ def run(settings: Settings, files: Files) -> None:
         stack.callback(site.close)
         ca = site.open()
         warn_of_end(ca, settings)
+        replaced = None
         if settings.metrics:
             metrics = import_metrics()
             site.registry = stack.enter_context(
                 metrics.published(settings.metrics, settings.workers, ca.issuer.not_after)
             )
+            replaced = metrics.count_replaced(site.registry)
         config = uvicorn.Config(
             site.make_app,
             factory=True,
@@ -83,7 +85,7 @@ def run(settings: Settings, files: Files) -> None:
             _run_alone(config, sockets)
         else:
             site.close()
-            run_workers(config, sockets)
+            run_workers(config, sockets, replaced)
 
 
 def _stay(number: int, frame: FrameType | None) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from multiprocessing import resource_tracker
 from types import MappingProxyType
 
@@ -31,9 +31,11 @@ _LOOK = 0.5
 _PAUSE = 10
 
 
-def run_workers(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
-    """Serve with several processes until a signal comes. Raises `Failure`."""
+def run_workers(config: uvicorn.Config, sockets: list[socket.socket], replaced: Callable[[], None] | None) -> None:
+    """Serve with several processes until a signal comes; `replaced` is called for each that is replaced. Raises
+    `Failure`."""
     supervisor = _Supervisor(config, spread(sockets))
+    supervisor.replaced = replaced
     supervisor.run()
     if supervisor.gave_up:
         raise Failure("a worker could not start: its log above says why")
@@ -41,6 +43,7 @@ def run_workers(config: uvicorn.Config, sockets: list[socket.socket]) -> None:
 
 class _Supervisor(Multiprocess):
     gave_up = False
+    replaced: Callable[[], None] | None = None
     _first: frozenset[Process] = frozenset()
     _unanswered: Mapping[Process, int] = MappingProxyType({})
     """How many looks of late. Time is no measure: all of them, with this one, may have been stopped for a while."""
@@ -89,6 +92,8 @@ class _Supervisor(Multiprocess):
         self.processes[place] = Process(self.config, self.sockets)
         with _deaf():
             self.processes[place].start()
+        if self.replaced is not None:
+            self.replaced()
 
 
 @contextlib.contextmanager
