@@ -9,6 +9,7 @@ import pty
 import signal
 import sqlite3
 import stat
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -309,6 +310,40 @@ def test_a_backup_that_is_ended_leaves_no_file(keeper: Person) -> None:
                     break
         assert status == 128 + number
         assert [path.name for path in keeper.folder.iterdir() if "backup" in path.name] == []
+
+
+LYING = """
+import os, sys
+from privet.cli import main
+
+def lie(descriptor):  # and say that all is on the disk
+    {lie}
+
+os.fsync = lie
+sys.argv = ["privet", "backup", "backup", "--backup-password-file", "password"]
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        "os.pwrite(descriptor, bytes(8), os.fstat(descriptor).st_size - 100)",
+        "os.truncate(descriptor, os.fstat(descriptor).st_size - 1)",
+        "data = open('other', 'rb').read(); os.truncate(descriptor, len(data)); os.pwrite(descriptor, data, 0)",
+    ],
+)
+def test_a_disk_that_keeps_something_else_is_found_out(keeper: Person, lie: str) -> None:
+    saved(keeper, "other")
+    keeper.does("issue", "more.internal")
+    env = environment(keeper.folder, {"PRIVET_STORE": DATABASE})
+    with Program(sys.executable, "-c", LYING.format(lie=lie), cwd=keeper.folder, env=env) as program:
+        assert program.process.wait(60) == 1
+        program.stop()
+    assert program.output == (
+        "privet: backup is not what was written to it: look at that disk, and choose another place\n"
+    )
+    assert [path.name for path in keeper.folder.iterdir() if "backup" in path.name] == []
 
 
 def test_nothing_is_no_backup(keeper: Person, target: str) -> None:

@@ -69,10 +69,7 @@ def backup(
             os.fsync(writing.fileno())
             size = writing.tell()
             writing.seek(0)
-            copy = Backup(writing, password)
-            for _ in _shown("compared", copy.records()):
-                pass
-            if copy.tally != tally:
+            if _read_back(writing, password) != tally:
                 raise Failure(f"{file} is not what was written to it: look at that disk, and choose another place")
     document = {"file": str(file), "store": store_place(settings.store), "taken": to_text(now), "bytes": size}
     _print(document, tally, json)
@@ -182,6 +179,17 @@ def _of_the_backup(file: Path) -> Iterator[None]:
 def _read(file: Path, copy: Backup) -> Iterator[Record]:
     with _of_the_backup(file):
         yield from copy.records()
+
+
+def _read_back(file: BinaryIO, password: bytes) -> Tally | None:
+    """What is in a backup; None if it is none any more."""
+    try:
+        copy = Backup(file, password)
+        for _ in _shown("compared", copy.records()):
+            pass
+    except StoreError:
+        return None
+    return copy.tally
 
 
 def _password(settings: Settings, *, new: bool) -> bytes:
