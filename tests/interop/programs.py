@@ -138,7 +138,8 @@ class Program:
 
     def kill(self) -> None:
         """End the program and what it started as a crash would."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):  # it has ended by itself
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.stop()
 
     def __enter__(self) -> Self:
