@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -78,6 +79,19 @@ async def test_pruning_is_told(stage: Stage) -> None:
         for _ in range(300):
             await wire.post(f"{scene.base}/directory")
     assert sum(each.records for each in seen.of(Pruned)) > 0
+
+
+async def test_pruning_that_fails_is_a_line_in_the_log(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    class Away(MemoryStore):
+        def prune(self, now: datetime, *, limit: int = 100) -> int:
+            raise StoreError("there is no database")
+
+    async with stage(auto_approve=True, store=Away()) as scene:
+        wire = await scene.account()
+        for _ in range(300):
+            await wire.post(f"{scene.base}/directory")
+    assert "what has expired could not be pruned: there is no database" in caplog.text
+    assert "Traceback" not in caplog.text
 
 
 async def test_a_server_is_ready_until_its_store_or_its_authority_is_not() -> None:

@@ -431,6 +431,7 @@ async def test_a_judgement_that_could_not_be_written_is_made_again(
         scene.clock.time += LEASE
         assert (await settled(wire, url))["status"] == "valid"
         assert slow.begun == 2
+        assert "Traceback" not in caplog.text
 
 
 async def test_a_store_that_fails_at_once_is_told_at_once(stage: Stage) -> None:

@@ -33,7 +33,7 @@ from privet.server.validators import (
     log_judgement,
     refuse,
 )
-from privet.stores.base import Conflict, new_id
+from privet.stores.base import Conflict, StoreError, new_id
 
 log = logging.getLogger("privet")
 
@@ -214,7 +214,9 @@ def _done(server: Server, name: tuple[str, ChallengeType], task: asyncio.Task[Au
     del server.validating[name]
     if not task.cancelled() and (error := task.exception()) and not isinstance(error, Problem):
         # Perhaps nobody waits for it any more. The lease lapses, and whoever asks then takes it up.
-        log.error("what became of %s for authorization %s could not be written down", name[1], name[0], exc_info=error)
+        trace = None if isinstance(error, StoreError) else error
+        why = "what became of %s for authorization %s could not be written down: %s"
+        log.error(why, name[1], name[0], error, exc_info=trace)
 
 
 def _attempt(request: VerifiedRequest, found: Authorization, answered: Challenge) -> Attempt:

@@ -23,7 +23,7 @@ from privet.server.records import Account, Authorization, Kind, Named, Order
 from privet.server.urls import URLs
 from privet.server.validators import Validators
 from privet.stores.asynchronous import AsyncStore
-from privet.stores.base import Record
+from privet.stores.base import Record, StoreError
 from privet.stores.horizon import Horizon
 
 log = logging.getLogger("privet")
@@ -206,6 +206,8 @@ class Server:
             while gone == 2 * _BITE:
                 gone = await self.store.prune(until, limit=2 * _BITE)
                 self.observe(Pruned(gone))
+        except StoreError as error:
+            log.error("what has expired could not be pruned: %s", error)
         except Exception:
             log.exception("what has expired could not be pruned")
 
