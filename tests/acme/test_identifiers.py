@@ -86,7 +86,7 @@ NEVER_NAMES = [
 ]
 
 
-@pytest.mark.parametrize("name", [97, b"a.internal", b"\x0a\0\0\1", None, ["a.internal"]])
+@pytest.mark.parametrize("name", [97, b"a.internal", b"\x0a\0\0\1", None, ["a.internal"], *IdentifierType])
 def test_names_are_text(name: Any) -> None:
     """What is 97 to `ipaddress` is 0.0.0.97, and each octet of b"a.internal" is a number."""
     with pytest.raises(BadIdentifier, match="names are text"):

@@ -460,6 +460,13 @@ def test_a_certificate_for_nobody_is_refused(ca: CertificateAuthority) -> None:
         ca.issue([])
 
 
+def test_an_identifier_is_not_taken_for_a_list_of_names(ca: CertificateAuthority) -> None:
+    """It would be one for a name `dns`, and another."""
+    with pytest.raises(BadIdentifier, match="names are text"):
+        ca.issue(from_text("a.internal"))
+    assert ca.certificates() == []
+
+
 def test_wildcards_are_for_those_who_say_so(ca: CertificateAuthority) -> None:
     with pytest.raises(BadIdentifier, match="wildcard=True"):
         ca.issue("*.w.internal")

@@ -50,8 +50,9 @@ def from_text(text: str) -> Identifier:
 
     Raises `BadIdentifier`.
     """
-    if not isinstance(text, str):
-        # `ipaddress` takes numbers for addresses, and bytes given for a list of names are numbers.
+    if not isinstance(text, str) or isinstance(text, IdentifierType):
+        # `ipaddress` takes numbers for addresses, and bytes given for a list of names are numbers; an identifier given
+        # for a list is its type and its value.
         raise BadIdentifier(f"{text!r} is no name: names are text, such as 'web.internal' or '10.0.0.1'")
     try:
         return Identifier(IdentifierType.IP, str(_address(text)))
