@@ -249,6 +249,22 @@ class TestWorker:
         gc.collect()
         worker.join()
 
+    def test_it_ends_then_although_what_was_asked_last_has_failed(self, memory: MemoryStore, run: Run) -> None:
+        async def fail(records: AsyncStore) -> Any:
+            with pytest.raises(Conflict):
+                await records.commit(Record("order", "1", version=1))
+            return records._worker
+
+        records = AsyncStore(memory)
+        worker = run(fail(records))
+        del records
+        for _ in range(100):
+            gc.collect()
+            worker.join(0.1)  # it may not have let go yet
+            if not worker.is_alive():
+                return
+        pytest.fail("the worker waits for nobody")
+
     def test_close_waits_for_what_was_asked(self, sqlite: SQLiteStore, run: Run) -> None:
         records = AsyncStore(sqlite)
 

@@ -123,6 +123,8 @@ def _work(store: Store, queue: "SimpleQueue[_Turn | None]", observe: Observe | N
                 loop.call_soon_threadsafe(_answer, loop, turns, answers, observe)
         if turn is None:
             return
+        # An exception among the answers knows by its traceback who asked, and would keep them as long as we wait.
+        del turn, turns, answers, loop
 
 
 def _answer(
