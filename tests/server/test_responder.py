@@ -725,12 +725,22 @@ class Indeed:
         return True
 
 
+class Forwarding:
+    """As wrappers and mocks are: it has what another has."""
+
+    def __init__(self, to: object) -> None:
+        self._to = to
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._to, name)
+
+
 async def test_what_is_no_validator_is_noticed_at_once() -> None:
     """And not by the first client that answers a challenge. Who forgets the parentheses gives a class."""
-    for validator in (object(), Indeed, {"http-01": Indeed}, {"dns-01": None}):
+    for validator in (object(), Indeed, {"http-01": Indeed}, {"dns-01": None}, Forwarding(object())):
         with pytest.raises(TypeError, match="is no challenge validator"):
             ACMEResponder(authority(), challenge_validator=validator)  # type: ignore[arg-type]
-    ACMEResponder(authority(), challenge_validator={"http-01": Indeed()})
+    ACMEResponder(authority(), challenge_validator={"http-01": Indeed(), "dns-01": Forwarding(Indeed())})
 
 
 async def test_reading_and_nonsense_leave_nothing_behind_for_long(stage: Stage) -> None:

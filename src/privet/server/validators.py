@@ -46,7 +46,9 @@ def choose_validators(validator: AnyValidator | Mapping[str, AnyValidator] | Non
 
 def _checked(validator: AnyValidator) -> AnyValidator:
     """A class in place of an object has the methods too, and could do nothing with them."""
-    if isinstance(validator, type) or not isinstance(validator, ChallengeValidator | Prover):
+    # Not by isinstance, to which from Python 3.12 on a method that `__getattr__` finds is none.
+    validates = callable(getattr(validator, "validate", None)) or isinstance(validator, Prover)
+    if isinstance(validator, type) or not validates:
         raise TypeError(f"{validator!r} is no challenge validator: that is an object with an async method validate")
     return validator
 
