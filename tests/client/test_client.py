@@ -506,6 +506,26 @@ class TestAccount:
                 assert await client.account_url() == url
                 await client.issue("a.internal")
 
+    async def test_a_key_that_is_being_changed_is_not_lost_to_whoever_looks_on(self) -> None:
+        """Another process finds both keys in the store, and that the old one is the account's as yet."""
+
+        class Between(httpx.AsyncBaseTransport):
+            async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+                if request.url.path.startswith("/key-change"):
+                    async with scene.client(store=store) as other:
+                        assert await other.account_url() == url
+                return await real.handle_async_request(request)
+
+        store = MemoryStore()
+        async with stage() as scene:
+            async with scene.client(store=store) as client:
+                url = await client.account_url()
+                real, scene.way.inner = scene.way.inner, Between()  # type: ignore[assignment]
+                await client.change_account_key()
+            async with scene.client(store=store) as client:
+                assert await client.account_url() == url
+                await client.issue("a.internal")
+
     async def test_a_key_change_that_is_refused_leaves_everything_as_it_was(self) -> None:
         store = MemoryStore()
         async with stage() as scene, scene.client(store=store) as client:
@@ -549,6 +569,24 @@ class TestAccount:
                 await client.deactivate_account()
             assert await client.account_url() == url
             await client.issue("a.internal")
+
+    async def test_a_stranger_s_refusal_is_no_end(self) -> None:
+        """Something between lets nobody through: it knows nothing about accounts."""
+
+        class Forbids(httpx.AsyncBaseTransport):
+            async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+                if request.method != "POST":
+                    return await real.handle_async_request(request)
+                return httpx.Response(status, stream=httpx.ByteStream(b"<h1>Access denied</h1>"))
+
+        async with stage() as scene, scene.client() as client:
+            url = await client.account_url()
+            real, scene.way.inner = scene.way.inner, Forbids()  # type: ignore[assignment]
+            for status in (401, 403):
+                with pytest.raises(Problem, match=f"the server answered {status}"):
+                    await client.deactivate_account()
+            scene.way.inner = real
+            assert await client.account_url() == url
 
     async def test_a_deactivated_account_is_followed_by_a_new_one(self) -> None:
         store = MemoryStore()

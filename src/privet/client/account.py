@@ -13,7 +13,7 @@ from typing import Any
 from privet.acme.encoding import to_json
 from privet.acme.problems import Problem, ProblemType
 from privet.ca.keys import KeyType
-from privet.client.errors import ClientError
+from privet.client.errors import ClientError, ReceivedProblem
 from privet.client.session import KeyAlone, Reply, Resource, Session, shown
 from privet.client.signing import AccountKey, ExternalAccount
 from privet.stores.asynchronous import AsyncStore
@@ -108,7 +108,8 @@ class Account:
         try:
             await self._session.post(new_account, {"onlyReturnExisting": True}, KeyAlone(self.key))
         except Problem as problem:
-            return problem.type in (ProblemType.UNAUTHORIZED, ProblemType.ACCOUNT_NOT_VALID)
+            # By its own word: a bare 401 or 403 may be of something in between, which knows nothing about accounts.
+            return isinstance(problem, ReceivedProblem) and problem.urn == ProblemType.UNAUTHORIZED.urn
         return False
 
     async def change_key(self, key_type: KeyType | None = None) -> None:
@@ -142,7 +143,7 @@ class Account:
                 self._kid = None  # who knows which key it is now; `_open` finds out
                 raise
             self._key = new
-            await self._note(new)
+            await self._note(new, instead_of=old)
 
     # --- the key and the store ---
 
@@ -191,15 +192,16 @@ class Account:
         await self._store.commit(record)
         self._record = record._replace(version=record.version + 1)
 
-    async def _note(self, key: AccountKey, *, deactivated: bool = False) -> None:
+    async def _note(self, key: AccountKey, *, deactivated: bool = False, instead_of: AccountKey | None = None) -> None:
         """Save what has become of the account. Another process that did so at the same time knows no less, but that
-        the account has ended."""
+        the account has ended, or has this key `instead_of` that one."""
+        known_before = instead_of or (key if deactivated else None)
         while True:
             try:
                 return await self._save(key, deactivated=deactivated)
             except Conflict:
                 self._record = await self._store.get(KIND, self._record.id) or self._record
-            if not deactivated or self._record.files.get(_KEY) != key.to_pem():
+            if known_before is None or self._record.files.get(_KEY) != known_before.to_pem():
                 return None
 
     async def _follow(self) -> bool:
@@ -228,7 +230,7 @@ class Account:
                     raise
                 continue
             self._key, self._kid = key, self._session.location(reply)
-            await self._note(key)
+            await self._note(key, instead_of=current if key is following else None)
             return
         self._key, self._kid = current, None
 
