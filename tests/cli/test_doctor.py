@@ -205,6 +205,21 @@ def signed_in_spite_of(root: Issuer, name: str, *uses: x509.ObjectIdentifier) ->
     return Node(certificate.public_bytes(Encoding.PEM), keys.to_pem(key))
 
 
+@pytest.mark.parametrize("folder", ["~nobody-here", "-----BEGIN"])
+def test_openssl_is_asked_whatever_files_are_called(person: Person, files: Path, folder: str, ca: Authority) -> None:
+    put(files, ca.node("*.internal"))
+    (files / folder).mkdir()
+    for each in ("ca.pem", "node.crt", "node.key"):
+        (files / each).rename(files / folder / each)
+    there = [f"{folder}/{each}" if "." in each else each for each in FILES]
+    assert causes(person, *there, "--name", "a.internal") == ["hostname-mismatch"]
+
+
+def test_a_name_that_is_empty_is_none(person: Person, files: Path) -> None:
+    (sentence,) = person.tries("doctor", *FILES, "--name", "").sentences
+    assert sentence.startswith("the name that it is called by is empty")
+
+
 def test_what_only_a_strict_verifier_refuses(person: Person, files: Path, ca: Authority) -> None:
     intermediate, node = below(ca)
     put(files, Node(node.cert + intermediate, node.key))

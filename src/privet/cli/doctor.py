@@ -455,6 +455,8 @@ def _https(text: str) -> Address:
 
 def _check_host(name: str | None) -> None:
     """Raises `Mistakes` for what no system could look up."""
+    if name == "":
+        raise Mistakes(["the name that it is called by is empty: leave it out, or say it"])
     try:
         (name or "").encode("idna")
     except UnicodeError:

@@ -13,6 +13,7 @@ from pathlib import Path
 from privet.ca import KeyType, keys
 from privet.ca.issuer import make_root
 from privet.cli.diagnosis import Finding
+from privet.cli.stores import read_bounded
 from privet.mtls.contexts import client_context, read, server_context
 
 _ROUNDS = 8
@@ -33,19 +34,21 @@ def of_server(connect: Callable[[], socket.socket], where: str, name: str, ca: P
         with connect() as plain, verifier.wrap_socket(plain, server_hostname=name):
             pass
 
-    yield from _verdict(shake, lambda: client_context(read(None, None, ca)), where)
+    trusted = read_bounded(ca)
+    yield from _verdict(shake, lambda: client_context(read(None, None, trusted)), where)
 
 
 def of_files(
     cert: Path, key: Path | None, password: bytes | None, ca: Path, *, server: bool, name: str | None
 ) -> Iterator[Finding]:
     """Whether the other end believes whoever shows these: a server that is called so, or a client."""
-    material = read(cert, key, None, key_password=password)
+    material = read(read_bounded(cert), read_bounded(key) if key else None, None, key_password=password)
+    trusted = read_bounded(ca)
     if server:
         shown = server_context(material)
 
         def verifier() -> ssl.SSLContext:
-            context = client_context(read(None, None, ca))
+            context = client_context(read(None, None, trusted))
             context.check_hostname = name is not None
             return context
     else:
@@ -54,7 +57,7 @@ def of_files(
         own = make_root(keys.generate(KeyType.P256), "privet doctor", datetime.now(UTC), timedelta(days=1))
 
         def verifier() -> ssl.SSLContext:
-            return server_context(read(own.chain_pem, keys.to_pem(own.key), ca))
+            return server_context(read(own.chain_pem, keys.to_pem(own.key), trusted))
 
     def shake(other: ssl.SSLContext) -> None:
         _in_memory(*((shown, other) if server else (other, shown)), name if server else None)
