@@ -22,6 +22,8 @@ from tests.certificates import openssl
 from tests.cli.command import PRIVET, Person, Serving, environment
 from tests.interop.programs import Program, free_port
 
+from privet.cli.node.mistakes import read_command
+
 NAMES = ("web.internal", "10.0.0.7")
 FILES = ("ca.pem", "cert.pem", "fullchain.pem", "key.pem")
 
@@ -567,6 +569,15 @@ def test_mistakes_are_a_sentence_each_and_nothing_is_made(node: Person, options:
     assert told.startswith(sentence)
     assert refused.status == 2
     assert list(node.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command", ["sh -c 'true; true;'", 'sh -c "true;"', r"find . -name \* -exec true {} \;", "echo '|' ';'"]
+)
+def test_what_is_quoted_is_for_the_program_and_not_for_a_shell(command: str) -> None:
+    mistakes: list[str] = []
+    assert read_command("--reload-command", command, mistakes) == tuple(shlex.split(command))
+    assert mistakes == []
 
 
 # --- the users of databases ---

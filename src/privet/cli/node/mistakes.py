@@ -4,6 +4,7 @@ The law of this module: it looks at files and asks nobody.
 """
 
 import os
+import re
 import shlex
 import shutil
 from pathlib import Path
@@ -20,6 +21,8 @@ from privet.client.trust import read_fingerprint, trust_in
 from privet.server.durations import read_duration
 
 _SHELL = {";", "&", "&&", "|", "||", ">", ">>", "<"}
+_QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
+"""What a shell would leave alone."""
 
 
 def about_trust(
@@ -150,7 +153,8 @@ def read_command(option: str, text: str | None, mistakes: list[str]) -> tuple[st
     if not words:
         mistakes.append(f"{option} cannot be read: {text!r} is not a program with its arguments")
         return ()
-    if shells := [word for word in words if word in _SHELL or word.endswith(";")]:
+    bare = _QUOTED.sub("x", text).split()
+    if shells := [word for word in bare if word in _SHELL or word.endswith(";")]:
         mistakes.append(f"{option} is run without a shell, and {shells[0]!r} is for one: say sh -c '…'")
         return ()
     found = shutil.which(words[0])
