@@ -2,6 +2,8 @@
 
 import contextlib
 import errno
+import socket
+import ssl
 from collections.abc import Awaitable, Callable, Iterator
 
 import httpx
@@ -93,3 +95,10 @@ async def test_a_server_that_takes_too_long_is_said_to() -> None:
     error.__cause__ = TimeoutError()
     assert reason_of(error) == "it takes too long"
     assert reason_of(OSError(errno.ETIMEDOUT, "?")) == "Connection timed out"
+
+
+async def test_what_has_numbers_of_its_own_is_not_said_to_be_something_else() -> None:
+    """As 8, which is the system's `Exec format error`: a name that is not known on macOS, and an end of TLS."""
+    assert reason_of(socket.gaierror(8, "nodename nor servname provided")) == "nodename nor servname provided"
+    assert reason_of(socket.gaierror(-2, "Name or service not known")) == "Name or service not known"
+    assert reason_of(ssl.SSLEOFError(8, "EOF occurred in violation of protocol")).startswith("EOF occurred")

@@ -4,6 +4,7 @@ The law of this module: whatever a server sends as a problem document gives a `P
 """
 
 import os
+import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any
@@ -37,10 +38,10 @@ def reason_of(error: BaseException) -> str:
             return "what is there does not speak TLS"
         case ssl.SSLError(reason=str(reason)):
             return f"TLS failed: {reason.replace('_', ' ').lower()}"
+        case ssl.SSLError() | socket.gaierror() if found.strerror:  # their numbers are not the system's
+            return str(found.strerror)
         case OSError(errno=int(number)) if number > 0:
             return os.strerror(number)
-        case OSError(strerror=str(text)):  # a name that is not known has a number of its own
-            return text
     return str(error) or type(error).__name__
 
 
