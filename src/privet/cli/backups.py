@@ -48,7 +48,8 @@ def backup(
     gets its name. Everything is in it that an authority needs, so keep its password elsewhere.
 
     ```
-    privet backup /backups/privet-$(date +%F) --backup-password-file /etc/privet/backup-password
+    privet backup /backups/privet-$(date +%F) \\
+        --backup-password-file /etc/privet/backup-password
     ```
     """
     settings = read_settings(context.params, os.environ).checked()
@@ -88,7 +89,8 @@ def restore(
     Nothing may be in it yet. All of the backup is stored or nothing is, and what was stored is read back and compared.
 
     ```
-    privet restore /backups/privet-2026-03-01 --store postgresql://privet@db.internal/privet
+    privet restore /backups/privet-2026-03-01 \\
+        --store postgresql://privet@db.internal/privet
     ```
     """
     settings = read_settings(context.params, os.environ).checked()

@@ -97,7 +97,8 @@ def issue(
 
     ```
     privet issue web.internal 10.0.0.7 --out /etc/web/tls --validity 7d
-    privet issue --postgres postgresql://epoch_user@db.internal/production --out /etc/epoch/certs
+    privet issue --postgres postgresql://epoch_user@db.internal/production \\
+        --out /etc/epoch/certs
     ```
 
     With --postgres it is a client's, its common name is the user's, the root is beside it as ca.pem, and what is

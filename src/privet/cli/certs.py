@@ -90,7 +90,8 @@ def create_node(
     """Make a node's `node.crt` and `node.key`, for its servers and its clients.
 
     ```
-    privet cert create-node 10.0.0.1 node-1.internal --ca-dir certs/ --out certs/node-1/
+    privet cert create-node 10.0.0.1 node-1.internal \\
+        --ca-dir certs/ --out certs/node-1/
     ```
     """
     to_pem = _writer(password_file, traditional)

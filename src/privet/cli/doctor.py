@@ -86,7 +86,8 @@ def doctor(
     """Find out what is wrong with a server's or a client's certificate, and say what to do about it.
 
     ```
-    privet doctor node-1.internal:8443 --ca ca.crt --cert node.crt --key node.key
+    privet doctor node-1.internal:8443 \\
+        --ca ca.crt --cert node.crt --key node.key
     privet doctor --cert client.crt --key client.key --ca ca.crt \\
         --directory https://ca.internal:8555/directory
     privet doctor postgresql://epoch_user@db.internal/production \\

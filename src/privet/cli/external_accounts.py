@@ -61,7 +61,8 @@ def create(
     """Make a key, and print it with its secret, once.
 
     ```
-    privet eab create --name team-a --allow '*.team-a.internal' --expires 7d --uses 1
+    privet eab create --name team-a --allow '*.team-a.internal' \\
+        --expires 7d --uses 1
     ```
     """
     read = read_settings(context.params | {"name": authority}, os.environ)

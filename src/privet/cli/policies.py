@@ -110,7 +110,8 @@ def try_(
     with --validate.
 
     ```
-    privet policy try policy.toml --name web.team-a.internal --external-key team-a --client 10.1.2.3
+    privet policy try policy.toml --name web.team-a.internal \\
+        --external-key team-a --client 10.1.2.3
     ```
     """
     identifiers, wrong = _identifiers(name)
