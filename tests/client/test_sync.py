@@ -41,3 +41,27 @@ def test_whoever_interrupts_it_waits_for_nobody_and_leaves_no_proof_behind(tmp_p
             program.wait_for("down")
             program.wait_for("KeyboardInterrupt")
             assert program.process.wait(60) == -signal.SIGINT
+
+
+HASTY = """
+import os, signal, sys, threading, time
+from privet import SyncClient
+
+def interrupt(event, arguments):
+    if event == "socket.__new__" and threading.current_thread() is not threading.main_thread() and not done:
+        done.append(event)  # the client's event loop is being made
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.2)
+
+done = []
+with SyncClient("https://127.0.0.1:1/directory") as client:
+    sys.addaudithook(interrupt)
+    client.account_url()
+"""
+
+
+def test_whoever_interrupts_it_while_it_starts_need_not_do_so_again(tmp_path: Path) -> None:
+    (tmp_path / "hasty.py").write_text(HASTY)
+    with Program(sys.executable, tmp_path / "hasty.py") as program:
+        program.wait_for("KeyboardInterrupt")
+        assert program.process.wait(60) == -signal.SIGINT

@@ -5,6 +5,7 @@ The law of this module: it does nothing itself.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -62,8 +63,14 @@ class SyncClient:
     @property
     def portal(self) -> BlockingPortal:
         if self._portal is None:
-            self._portal = self._end.enter_context(start_blocking_portal("asyncio"))
+            # From another thread: after Ctrl-C in this one, anyio would wait for the end of what has only begun.
+            with ThreadPoolExecutor(1) as starter:
+                starter.submit(self._start).result()
+        assert self._portal is not None
         return self._portal
+
+    def _start(self) -> None:
+        self._portal = self._end.enter_context(start_blocking_portal("asyncio"))
 
     def __enter__(self) -> Self:
         return self
