@@ -1,7 +1,7 @@
 """Workers: processes that serve together, and the one that keeps as many of them as were asked for.
 
-The law of this module: a worker that ends is replaced, however long that takes, and the log tells of it; only what
-cannot start at all ends.
+The law of this module: a worker that ends is replaced, however long that takes, and the log tells of it; only where
+none could start at all is that the end.
 """
 
 import contextlib
@@ -79,7 +79,7 @@ class _Supervisor(Multiprocess):
             elif worker.exitcode != STARTUP_FAILURE:
                 log.warning("the worker %s %s: another replaces it", worker.pid, _end(worker.exitcode))
                 self._replace(place)
-            elif worker in self._first:
+            elif worker in self._first and not any(each.process.is_alive() for each in self.processes):
                 self.gave_up = True
                 self.should_exit.set()
             elif looks[worker] > _PAUSE:
