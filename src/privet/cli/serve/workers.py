@@ -79,7 +79,7 @@ class _Supervisor(Multiprocess):
             elif worker.exitcode != STARTUP_FAILURE:
                 log.warning("the worker %s %s: another replaces it", worker.pid, _end(worker.exitcode))
                 self._replace(place)
-            elif worker in self._first and not any(each.process.is_alive() for each in self.processes):
+            elif all(each in self._first and each.exitcode == STARTUP_FAILURE for each in self.processes):
                 self.gave_up = True
                 self.should_exit.set()
             elif looks[worker] > _PAUSE:
