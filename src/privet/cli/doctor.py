@@ -444,14 +444,19 @@ def _address(text: str) -> Address:
 
 
 def _https(text: str) -> Address:
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port or 443
-    except ValueError:
-        host = None
+    host, port = _place(text, 443)
     if not host:
         raise Mistakes([f"{text} does not say where it is: https://HOST:PORT does"])
     return Address(host, port)
+
+
+def _place(url: str, usual: int) -> tuple[str | None, int]:
+    """The host and the port in a URL; no host if it has none, or is none."""
+    try:
+        parts = urlsplit(url)
+        return parts.hostname, parts.port or usual
+    except ValueError:
+        return None, usual
 
 
 def _check_host(name: str | None) -> None:
@@ -465,13 +470,10 @@ def _check_host(name: str | None) -> None:
 
 
 def _postgresql(text: str) -> Address:
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port or 5432
-    except ValueError:
-        host = None
+    host, port = _place(text, 5432)
     if not host:
         raise Mistakes(["the URL does not say where it is: postgresql://USER@HOST:PORT/DATABASE does"])
+    parts = urlsplit(text)
     files = {name: Path(value) for name, value in parse_qsl(parts.query) if name in _FILES and value}
     user, database = unquote(parts.username or ""), unquote(parts.path.removeprefix("/"))
     return Address(host, port, postgresql=True, user=user, database=database, files=files)
