@@ -28,11 +28,11 @@ from privet.server.policy import Decision, Ruling
 from privet.server.records import Account, Kind
 from privet.server.server import Server, VerifiedRequest
 from privet.server.tokens import new_secret
-from privet.stores.base import Record, Store, new_id
+from privet.stores.base import ID, Record, Store, new_id
 
 log = logging.getLogger("privet")
 
-_ID = re.compile(r"[0-9a-v]{24,40}")
+_ID = re.compile(ID)
 _PURPOSE = b"privet: external account keys"
 
 

@@ -120,10 +120,14 @@ def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield some
 
 
+ID = r"[0-9a-v]{24,40}"
+"""A pattern of what `new_id` makes, and has made: once it was 40 hexadecimal digits."""
+
+
 def new_id(now: datetime) -> str:
     """Make an id that nobody has and nobody can guess (72 random bits), whose order is that of time, so that what is
     stored together lies together and the cost of storing does not grow with what is stored."""
     octets = int(now.timestamp() * 1000).to_bytes(6, "big") + secrets.token_bytes(9)
-    # RFC 4648 §7, the base32 that sorts as what it encodes, also behind the hexadecimal that ids were once. Short,
-    # because an issuance writes ids two dozen times.
+    # RFC 4648 §7, the base32 that sorts as what it encodes, and behind that hexadecimal. Short, because an issuance
+    # writes ids two dozen times.
     return base64.b32hexencode(octets).lower().decode()

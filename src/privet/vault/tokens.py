@@ -16,10 +16,10 @@ from privet.acme.problems import Problem, ProblemType
 from privet.server import grants
 from privet.server.tokens import new_secret
 from privet.stores.asynchronous import AsyncStore
-from privet.stores.base import Record, Store, new_id
+from privet.stores.base import ID, Record, Store, new_id
 
 KIND = "token"
-_TEXT = re.compile(r"privet\.([0-9a-v]{24,40})\.[A-Za-z0-9_-]{43}")
+_TEXT = re.compile(rf"privet\.({ID})\.[A-Za-z0-9_-]{{43}}")
 _REQUESTER = "token:"
 # How long one that has ended is still in the list.
 _KEPT_AFTER_END = timedelta(days=30)

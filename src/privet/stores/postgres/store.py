@@ -118,9 +118,8 @@ class PostgresStore(Together):
         self._idle: list[Connection] = []
         self._closed = False
         try:
-            self._idle.append(
-                self._connect()
-            )  # if there is no server at all, whoever starts this wants to know at once
+            # Tried once: if there is no server at all, whoever starts this wants to know.
+            self._idle.append(self._connect())
         except psycopg.Error as error:
             raise self._failure(error) from None
         self._try(lambda connection: migrate(connection, self._name))
