@@ -178,15 +178,14 @@ def test_several_workers_serve_one_store(person: Person) -> None:
 def test_a_worker_that_dies_is_replaced(person: Person) -> None:
     with person.serves("--workers", "2") as serving:
         assert get(serving, "/directory").status_code == 200
-        children = Path(f"/proc/{serving.program.process.pid}/task/{serving.program.process.pid}/children")
-        before = workers(children)
+        before = workers(serving.program.process.pid)
         for pid in before:
             ended = os.pidfd_open(pid)
             os.kill(pid, signal.SIGKILL)
             select.select([ended], [], [])
             os.close(ended)
         assert get(serving, "/directory").status_code == 200, "the socket waits for a worker"
-        assert not before & workers(children)
+        assert not before & workers(serving.program.process.pid)
         for pid in before:
             serving.program.wait_for(f"WARNING the worker {pid} was killed by SIGKILL.*: another replaces it")
 
@@ -195,51 +194,44 @@ def test_a_worker_that_cannot_be_replaced_yet_is_replaced_later(person: Person) 
     """Meanwhile the others serve; and what is away for a moment is not made anew."""
     with person.serves("--workers", "2") as serving:
         root = get(serving, "/ca.pem").content
-        children = Path(f"/proc/{serving.program.process.pid}/task/{serving.program.process.pid}/children")
-        while listening(serving.port) < 1 + 2 * 4:
-            time.sleep(0.05)  # they have yet to start
+        wait_for_both(serving)
         away = {path: person.folder / f"away-{path.name}" for path in person.folder.glob("privet.db*")}
         for path, elsewhere in away.items():
             path.rename(elsewhere)
-        one, other = workers(children)
+        one, other = workers(serving.program.process.pid)
         os.kill(one, signal.SIGKILL)
         serving.program.wait_for("ERROR a worker cannot start: there is nothing at")
         assert get(serving, "/ca.pem").content == root
         assert not list(person.folder.glob("privet.db*"))
         for path, elsewhere in away.items():
             elsewhere.rename(path)
-        while listening(serving.port) < 1 + 2 * 4:
-            time.sleep(0.05)  # before the next try
-        assert other in workers(children)
+        wait_for_both(serving)
+        assert other in workers(serving.program.process.pid)
         assert get(serving, "/ca.pem").content == root
 
 
 def test_a_worker_that_hangs_is_replaced(person: Person) -> None:
     with person.serves("--workers", "2") as serving:
-        children = Path(f"/proc/{serving.program.process.pid}/task/{serving.program.process.pid}/children")
-        while listening(serving.port) < 1 + 2 * 4:
-            time.sleep(0.05)  # they have yet to start
-        before = workers(children)
+        wait_for_both(serving)
+        before = workers(serving.program.process.pid)
         hung = min(before)
         os.kill(hung, signal.SIGSTOP)
         serving.program.wait_for(
             f"WARNING the worker {hung} does not answer any more: another replaces it", seconds=180
         )
-        while len(workers(children) - {hung}) < 2:
+        while len(workers(serving.program.process.pid) - {hung}) < 2:
             time.sleep(0.05)  # it is about to start
-        assert workers(children) & before == before - {hung}
+        assert workers(serving.program.process.pid) & before == before - {hung}
 
 
 def test_workers_that_have_all_gone_come_back_when_they_can(person: Person) -> None:
     with person.serves("--workers", "2") as serving:
         root = get(serving, "/ca.pem").content
-        children = Path(f"/proc/{serving.program.process.pid}/task/{serving.program.process.pid}/children")
-        while listening(serving.port) < 1 + 2 * 4:
-            time.sleep(0.05)  # they have yet to start
+        wait_for_both(serving)
         away = {path: person.folder / f"away-{path.name}" for path in person.folder.glob("privet.db*")}
         for path, elsewhere in away.items():
             path.rename(elsewhere)
-        for pid in workers(children):
+        for pid in workers(serving.program.process.pid):
             os.kill(pid, signal.SIGKILL)
         failed = serving.program.wait_for("ERROR a worker cannot start: there is nothing at")
         serving.program.wait_for("ERROR a worker cannot start: there is nothing at", after=failed.end())
@@ -251,10 +243,8 @@ def test_workers_that_have_all_gone_come_back_when_they_can(person: Person) -> N
 def test_connections_are_spread_over_all_workers(person: Person) -> None:
     """Also those that come one after the other, when each worker would have time for all of them."""
     with person.serves("--workers", "2") as serving, contextlib.ExitStack() as stack:
-        while listening(serving.port) < 1 + 2 * 4:
-            time.sleep(0.05)  # they have yet to start
-        supervisor = serving.program.process
-        pids = workers(Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children"))
+        wait_for_both(serving)
+        pids = workers(serving.program.process.pid)
         before = {pid: sockets(pid) for pid in pids}
         for _ in range(80):
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", serving.port), timeout=60))
@@ -263,6 +253,12 @@ def test_connections_are_spread_over_all_workers(person: Person) -> None:
         taken = [sockets(pid) - before[pid] for pid in pids]
         assert len(taken) == 2
         assert min(taken) >= 8, taken
+
+
+def wait_for_both(serving: Serving) -> None:
+    """Wait until both of two workers listen, each with its four sockets, beside the supervisor."""
+    while listening(serving.port) < 1 + 2 * 4:
+        time.sleep(0.05)
 
 
 def listening(port: int) -> int:
@@ -292,8 +288,7 @@ def test_workers_end_when_their_supervisor_is_killed(person: Person) -> None:
     serving = person.serves("--workers", "2")
     supervisor = serving.program.process
     assert get(serving, "/directory").status_code == 200
-    children = Path(f"/proc/{supervisor.pid}/task/{supervisor.pid}/children")
-    while len(pids := workers(children)) < 2:
+    while len(pids := workers(supervisor.pid)) < 2:
         time.sleep(0.05)  # one has yet to start
     ends = [os.pidfd_open(pid) for pid in pids]
     supervisor.kill()
@@ -305,9 +300,9 @@ def test_workers_end_when_their_supervisor_is_killed(person: Person) -> None:
     serving.program.stop()
 
 
-def workers(children: Path) -> set[int]:
+def workers(supervisor: int) -> set[int]:
     """The processes that serve, and not the one that keeps track of them."""
-    pids = set(map(int, children.read_text().split()))
+    pids = set(map(int, Path(f"/proc/{supervisor}/task/{supervisor}/children").read_text().split()))
     found = set()
     for pid in pids:
         with contextlib.suppress(OSError):  # it has ended since it was listed
@@ -374,7 +369,7 @@ def test_whoever_ends_it_at_once_hears_nothing_of_the_workers(person: Person, nu
     """A terminal tells Ctrl+C to all processes, and systemd SIGTERM, when workers have hardly begun to start."""
     with person.serves("--workers", "2") as serving:
         supervisor = serving.program.process.pid
-        while len(workers(Path(f"/proc/{supervisor}/task/{supervisor}/children"))) < 2:
+        while len(workers(supervisor)) < 2:
             pass
         greeted = serving.program.output
         os.killpg(supervisor, number)
