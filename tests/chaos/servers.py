@@ -5,6 +5,7 @@ The law of this module: what is killed, paused or cut off here was started here,
 
 import os
 import resource
+import select
 import shutil
 import signal
 import subprocess
@@ -53,9 +54,7 @@ class Replica:
         """Those that answer requests."""
         assert self.program is not None
         pid = self.program.process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        workers = [int(child) for child in children if b"spawn_main" in _command_of(child)]
-        return workers or [pid]
+        return [child for child in _children_of(pid) if b"spawn_main" in _command_of(child)] or [pid]
 
     def kill_worker(self, number: int) -> None:
         workers = self.processes()
@@ -64,7 +63,14 @@ class Replica:
 
     def kill(self) -> None:
         if self.program is not None:
+            ends = []
+            for child in _children_of(self.program.process.pid):
+                with suppress(ProcessLookupError):
+                    ends.append(os.pidfd_open(child))
             self.program.kill()
+            for end in ends:  # until then they have files open
+                select.select([end], [], [], 60)
+                os.close(end)
             self.ended.append(self.program.output)
             self.program = None
 
@@ -98,7 +104,13 @@ class Replica:
                     resource.prlimit(pid, resource.RLIMIT_FSIZE, limits)
 
 
-def _command_of(pid: str) -> bytes:
+def _children_of(pid: int) -> list[int]:
+    with suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def _command_of(pid: int) -> bytes:
     with suppress(OSError):
         return Path(f"/proc/{pid}/cmdline").read_bytes()
     return b""
